@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * control.h - what the Python half of core calls.
+ *
+ * The build reads the declarations below for cffi as well, so this file holds
+ * nothing but comments, includes, plain structures and prototypes.  Every
+ * function may be called from any Python thread and none waits for a disk or
+ * for a loop, unless its comment says so; work that takes time answers with an
+ * event that carries the `tag` it was given.
+ */
+#ifndef BLOCKYARD_CONTROL_H
+#define BLOCKYARD_CONTROL_H
+
+#include "blockyard.h"
+
+/* ---- life: process wide */
+
+/* Make the event queue and the worker pool (flags: 1 = never use io_uring).
+ * 0 or -errno.  A second start is a no-op until by_stop. */
+int by_start(uint32_t flags);
+/* Join every loop and pool thread.  Waits. */
+void by_stop(void);
+const struct by_api *by_api_table(void);
+
+/* ---- events */
+
+int by_event_fd(void); /* readable while events wait; owned by core */
+int by_event_take(struct by_event *out, int max); /* count; clears the fd */
+
+enum by_event_kind {
+    BY_EVENT_DONE = 1,       /* the call with this tag has ended: result */
+    BY_EVENT_THRESHOLD = 2,  /* a = bytes beyond it, b = the threshold */
+    BY_EVENT_LENGTH = 3,     /* a = the node's new length */
+    BY_EVENT_TRACE = 4,      /* by_trace_take has lines */
+    BY_EVENT_BRIDGE = 5      /* requests wait for a Python driver */
+};
+
+/* ---- loops */
+
+struct by_loop_params {
+    int64_t poll_max_ns;   /* 0 = never spin */
+    int64_t poll_grow;     /* 0 = the default factor */
+    int64_t poll_shrink;
+    int64_t poll_weight;
+    int64_t aio_max_batch; /* 0 = the default */
+};
+
+/* Start a loop thread.  Null with *error = -errno on failure. */
+struct by_loop *by_loop_create(const char *name,
+                               const struct by_loop_params *params,
+                               int *error);
+/* End it once nothing of it is left; BY_EVENT_DONE when it is gone. */
+void by_loop_destroy(struct by_loop *loop, uint64_t tag);
+void by_loop_set_params(struct by_loop *loop,
+                        const struct by_loop_params *params);
+int by_loop_thread_id(const struct by_loop *loop);
+/* BY_EVENT_DONE once every loop has passed a quiescent point. */
+void by_synchronise(uint64_t tag);
+
+/* ---- nodes */
+
+struct by_op_stats {
+    uint64_t done;          /* completed successfully */
+    uint64_t failed;
+    uint64_t invalid;       /* refused before they entered */
+    uint64_t bytes;
+    uint64_t total_ns;
+    uint64_t merged;
+};
+struct by_stats {
+    struct by_op_stats op[9];   /* by enum by_op */
+    uint64_t write_highest;     /* offset one past the last byte written */
+    uint64_t last_access_ns;    /* CLOCK_MONOTONIC; 0 = never */
+    uint64_t in_flight;
+};
+
+struct by_node *by_node_create(const struct by_node_ops *ops, void *state,
+                               uint32_t nchildren, struct by_loop *home);
+void by_node_set_limits(struct by_node *node, const struct by_limits *limits);
+void by_node_set_length(struct by_node *node, uint64_t length);
+uint64_t by_node_get_length(const struct by_node *node);
+/* The node is drained. */
+void by_node_set_child(struct by_node *node, uint32_t slot,
+                       struct by_node *child);
+void by_node_set_home(struct by_node *node, struct by_loop *home);
+/* 0 off, 1 on (write zeroes), 2 unmap (write zeroes that may deallocate) */
+void by_node_set_detect_zeroes(struct by_node *node, int mode);
+/* false: discards succeed without reaching the driver */
+void by_node_set_discard(struct by_node *node, bool unmap);
+/* true: flushes succeed without reaching the driver */
+void by_node_set_no_flush(struct by_node *node, bool no_flush);
+/* 0 switches it off; one BY_EVENT_THRESHOLD, then it is off. */
+void by_node_set_threshold(struct by_node *node, uint64_t bytes, uint64_t tag);
+uint64_t by_node_get_threshold(const struct by_node *node);
+/* BY_EVENT_LENGTH whenever the driver changes the length; 0 = silent. */
+void by_node_set_tag(struct by_node *node, uint64_t tag);
+void by_node_get_stats(const struct by_node *node, struct by_stats *out);
+/* Nothing is in flight and no root or child points here; after this and
+ * by_synchronise's event the memory is gone.  BY_EVENT_DONE(tag). */
+void by_node_free(struct by_node *node, uint64_t tag);
+
+/* ---- roots */
+
+struct by_root *by_root_create(struct by_node *node);
+/* Drained.  Where requests enter from now on. */
+void by_root_set_node(struct by_root *root, struct by_node *node);
+/* What the root's owner may do: writes beyond it are -EPERM; growable roots
+ * may write past the end. */
+void by_root_set_writable(struct by_root *root, bool writable, bool growable);
+/* true: every write is FUA (the export's writethrough) */
+void by_root_set_writethrough(struct by_root *root, bool writethrough);
+void by_root_get_stats(const struct by_root *root, struct by_stats *out);
+/* Drained or idle; BY_EVENT_DONE when no loop holds it. */
+void by_root_free(struct by_root *root, uint64_t tag);
+
+/* ---- drain */
+
+/*
+ * Park new requests at the roots, call the nodes' drain_begin, and send
+ * BY_EVENT_DONE(tag) once none of the roots and nodes has a request in
+ * flight.  Nests: a root is open again when each begin has met its end.
+ */
+void by_drain_begin(struct by_root **roots, uint32_t nroots,
+                    struct by_node **nodes, uint32_t nnodes, uint64_t tag);
+void by_drain_end(struct by_root **roots, uint32_t nroots,
+                  struct by_node **nodes, uint32_t nnodes);
+
+/* ---- access from Python */
+
+struct by_access {
+    uint32_t op;            /* enum by_op */
+    uint32_t flags;         /* BY_REQ_* */
+    uint64_t offset;
+    uint64_t bytes;
+    void *buffer;           /* READ and WRITE: alive until the event */
+    uint64_t tag;           /* 0: no event, use by_access_wait */
+    uint32_t prealloc;      /* TRUNCATE */
+    uint32_t exact;
+    struct by_root *target; /* COPY_RANGE */
+    uint64_t target_offset;
+};
+struct by_status {          /* BLOCK_STATUS's answer */
+    uint32_t flags;         /* BY_STATUS_* */
+    uint32_t depth;
+    uint64_t bytes;
+    uint64_t host_offset;
+    uint64_t owner;         /* address of the owning by_node, 0 = none */
+};
+/* Submit on the root's home loop.  inner: not parked by drain (a Python
+ * driver's child, a job that runs inside a drained section).  `status` is for
+ * BLOCK_STATUS, alive until the end.  BY_EVENT_DONE(tag). 0 or -ENOMEM. */
+int by_access_start(struct by_root *root, bool inner,
+                    const struct by_access *access, struct by_status *status);
+/* The same, and wait here for the result.  Not on the control thread. */
+int by_access_wait(struct by_root *root, bool inner,
+                   const struct by_access *access, struct by_status *status);
+
+/* ---- the bridge to drivers written in Python */
+
+struct by_bridge_request {
+    uint64_t handle;        /* for by_bridge_complete */
+    uint32_t op;
+    uint32_t flags;
+    uint64_t offset;
+    uint64_t bytes;
+    void *buffer;           /* READ: fill; WRITE: read; contiguous */
+    uint32_t prealloc;
+    uint32_t exact;
+};
+/* Operations table, served operations and flags of one Python driver. */
+struct by_bridge *by_bridge_create(const char *driver, uint32_t capabilities,
+                                   uint32_t serves, const uint32_t *flags,
+                                   uint32_t max_in_flight);
+const struct by_node_ops *by_bridge_ops(struct by_bridge *bridge);
+int by_bridge_fd(struct by_bridge *bridge); /* readable: requests wait */
+int by_bridge_take(struct by_bridge *bridge, struct by_bridge_request *out,
+                   int max);
+void by_bridge_complete(struct by_bridge *bridge, uint64_t handle, int result);
+void by_bridge_complete_status(struct by_bridge *bridge, uint64_t handle,
+                               uint32_t flags, uint64_t bytes,
+                               uint64_t host_offset);
+void by_bridge_free(struct by_bridge *bridge); /* its node is gone */
+
+/* ---- tracing */
+
+/* Switch names that match a shell pattern; answers how many matched. */
+int by_trace_set(const char *pattern, bool on);
+/* The i-th known name, or null past the end. */
+const char *by_trace_name(int index);
+bool by_trace_state(int index);
+/* Lines as "seconds.micros name text\n"; answers bytes written. */
+int by_trace_take(char *out, int max);
+void by_trace_event(uint64_t tag); /* BY_EVENT_TRACE when lines wait */
+
+#endif /* BLOCKYARD_CONTROL_H */
