@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes and drivers: what the block graph is made of.
+
+A *node* is one driver instance in the graph; an edge to a child is a
+:class:`Child`.  A *driver* has two halves.  Its control half is a
+:class:`Driver`, ``async`` Python on the control loop: open, close, reopen,
+permissions, information.  Its request half is a table of C functions
+(``struct by_node_ops``), or the methods of a :class:`PythonDriver`.
+
+The graph (``graph.py``) owns every node and is the only one that changes the
+fields of this module's classes.  Drivers read them.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from blockyard import permission
+from blockyard.errors import BlockyardError, Unsupported, from_errno
+from blockyard.permission import Perm, Role
+from blockyard.request import BlockStatus, Limits, Preallocation, RequestFlags, StatusFlags
+
+if TYPE_CHECKING:
+    from blockyard.graph import Graph
+
+__all__ = ["Child", "ChildSpec", "Driver", "DriverType", "Node", "Opened", "PythonDriver"]
+
+
+@attrs.frozen(kw_only=True)
+class ChildSpec:
+    """A child that a driver's options can name; its order is the native slot's."""
+
+    #: The option's name and the child's: ``file``, ``backing``...
+    name: str
+    role: Role = Role.IMAGE
+    #: The option may be absent or null; the slot is then a null pointer.
+    optional: bool = False
+    #: The option is a list; the children are called ``name.0``, ``name.1``...
+    many: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class DriverType:
+    """The declaration of a driver: cheap to import, found by entry point.
+
+    ``implementation`` (``"module:Class"``) is imported when the first node is opened.
+    """
+
+    #: The name in QMP, ``"qcow2"``.
+    name: str
+    #: ``"protocol"``, ``"format"`` or ``"filter"``.
+    kind: str
+    #: The schema's struct for this branch of BlockdevOptions.
+    options: type
+    implementation: str | type[Driver]
+    #: The schema's struct for this branch of BlockdevCreateOptions.
+    create_options: type | None = None
+    children: tuple[ChildSpec, ...] = ()
+    #: Options that blockdev-reopen may set back to their default by leaving them out.
+    mutable_options: tuple[str, ...] = ()
+    #: Whether the format records a backing file, so that reopen must name it.
+    supports_backing: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Opened:
+    """What a driver's ``open`` hands to core: its native half."""
+
+    #: Address of the ``struct by_node_ops``; it outlives the node.
+    ops: int
+    #: Address of the driver's own state, given to every operation.
+    state: int = 0
+    #: Bytes.
+    length: int
+    limits: Limits = attrs.field(factory=Limits)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Child:
+    """An edge: ``parent`` uses ``node`` under ``name``, with these permissions."""
+
+    name: str
+    role: Role
+    parent: Node
+    node: Node
+    perm: Perm = permission.NONE
+    shared: Perm = permission.ALL
+
+    @property
+    def description(self) -> str:
+        """The parent, as permission errors name it."""
+        return f"node '{self.parent.name}'"
+
+    def permissions_below(self, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
+        """What this edge carries when the parent's users together ask (perm, shared)."""
+        wanted, offered = self.parent.driver.child_permissions(self, perm, shared)
+        return wanted, permission.ALL if self.node.force_share else offered
+
+
+@attrs.define(eq=False, kw_only=True)
+class Node:
+    """One driver instance.  The flags are the effective ones, after inheritance.
+
+    ``parents`` holds edges of the graph and roots alike, the newest first.
+    """
+
+    name: str
+    type: DriverType
+    graph: Graph
+    #: The visited BlockdevOptions; ``options.u`` is the driver's branch.
+    options: Any
+    driver: Driver = attrs.field(init=False)
+    #: In slot order.
+    children: dict[str, Child] = attrs.field(factory=dict)
+    parents: list[permission.User] = attrs.field(factory=list)
+    #: ``struct by_node *``; None until opened.
+    native: Any = None
+    #: Bytes, as the driver's ``open`` said; see :attr:`length`.
+    opened_length: int = 0
+    limits: Limits = attrs.field(factory=Limits)
+    #: What image information calls the file: a name, or ``json:{...}``.
+    filename: str = ""
+    read_only: bool = False
+    auto_read_only: bool = False
+    cache_direct: bool = False
+    cache_no_flush: bool = False
+    #: ``"ignore"`` or ``"unmap"``.
+    discard: str = "ignore"
+    #: ``"off"``, ``"on"`` or ``"unmap"``.
+    detect_zeroes: str = "off"
+    force_share: bool = False
+    #: False after blockdev-set-active active=false: the image may belong to somebody else.
+    active: bool = True
+    #: The parent whose inline definition made this node, which it inherits options from.
+    inherits_from: Node | None = None
+    #: Whether blockdev-add made it, so that blockdev-del may end it.
+    monitor_owned: bool = False
+    #: The :class:`blockyard.loop.Loop` that serves it.
+    home: Any = None
+
+    @property
+    def length(self) -> int:
+        """The node's present length in bytes."""
+        return self.graph.length_of(self)
+
+    @property
+    def writable(self) -> bool:
+        """Whether data may change through this node: not read-only, and active."""
+        return not self.read_only and self.active
+
+    def apply_auto_read_only(self, message: str) -> None:
+        """Fall back to read-only where the user allows it; for a driver's ``open``.
+
+        :raises BlockyardError: with ``message`` if auto-read-only is off.
+        """
+        if self.read_only:
+            return
+        if not self.auto_read_only:
+            raise BlockyardError(message)
+        self.read_only = True
+
+    async def open_child(self, name: str, options: Any, role: Role) -> Child:
+        """Open a child that the image itself names; for a driver's ``open``.
+
+        ``options`` is a node name or a dict as blockdev-add's; what it leaves out is
+        inherited.  The name has to be one of the declaration's children.
+        """
+        return await self.graph.open_child(self, name, options, role)
+
+
+class Driver(abc.ABC):
+    """The control half of a driver: one instance per node, made before its children open.
+
+    All methods run on the control loop and must not block it: what can hang goes
+    to a thread (``anyio.to_thread.run_sync``).
+    """
+
+    #: The declaration; a driver in pure Python sets it in its class body.
+    type: ClassVar[DriverType]
+
+    def __init__(self, options: Any, node: Node) -> None:
+        self.options = options
+        self.node = node
+
+    # -- life
+
+    @abc.abstractmethod
+    async def open(self) -> Opened:
+        """Open the image.  ``self.node.children`` holds the children that options name.
+
+        A failed open leaves nothing behind; ``close`` is not called after it.
+
+        :raises BlockyardError: with QEMU's text where QEMU has one.
+        """
+
+    async def open_native(self) -> Opened:
+        """What the graph calls: ``open``, and for drivers in Python the bridge as well."""
+        return await self.open()
+
+    async def close(self) -> None:
+        """Release everything.  Nothing is in flight, and the native node is gone.
+
+        Children are still open, and are closed afterwards.
+        """
+
+    async def before_close(self) -> None:
+        """Write back what a clean end needs.  The native node is drained and still there."""
+
+    def exact_filename(self) -> str | None:
+        """A plain name that opens the same image, or None: then ``json:{...}`` is shown."""
+        return None
+
+    # -- permissions
+
+    def child_role(self, spec: ChildSpec) -> Role:
+        """What the child is to this driver with the present options."""
+        return spec.role
+
+    def child_permissions(self, child: Child, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
+        """What ``child`` is asked for when this node's users ask (perm, shared).
+
+        The answer depends on nothing but the node's flags and the arguments.
+        """
+        node = self.node
+        return permission.default_permissions(
+            child.role, perm, shared, writable=node.writable, inactive=not node.active
+        )
+
+    async def check_permissions(self, perm: Perm, shared: Perm) -> None:
+        """Prepare for these cumulative permissions: take the locks of old and new both.
+
+        One of :meth:`set_permissions` and :meth:`abort_permissions` follows.
+
+        :raises PermissionConflict: if another process does not share them.
+        """
+
+    async def set_permissions(self, perm: Perm, shared: Perm) -> None:
+        """Commit what was checked last: drop what only the old permissions needed.
+
+        Cannot fail.
+        """
+
+    async def abort_permissions(self) -> None:
+        """Undo :meth:`check_permissions`.  Cannot fail."""
+
+    # -- reopen; the three run in a drained section
+
+    def reopen_supported(self) -> bool:
+        """Whether blockdev-reopen may be used on the node."""
+        return type(self).reopen_prepare is not Driver.reopen_prepare
+
+    async def reopen_prepare(self, options: Any, read_only: bool) -> None:
+        """Get ready to go on with ``options`` (the branch struct), changing nothing yet.
+
+        ``node``'s flags are the new ones already (on abort they go back).  For an
+        option that cannot change, leave it to the graph: it compares the rest.
+        A failed prepare leaves nothing behind; abort is not called after it.
+        """
+
+    def reopen_commit(self) -> None:
+        """Switch over.  Cannot fail.  ``self.options`` is set by the graph afterwards."""
+
+    async def reopen_abort(self) -> None:
+        """Forget what was prepared.  Cannot fail."""
+
+    # -- drain and activity
+
+    async def drained_begin(self) -> None:
+        """Stop work of the control half's own; bounded in time."""
+
+    async def drained_end(self) -> None:
+        """Take that work up again."""
+
+    async def set_active(self, active: bool) -> None:
+        """Flush and let go of the image (False), or read its metadata again (True)."""
+
+    # -- information
+
+    async def image_info(self) -> dict[str, Any]:
+        """Members of QAPI ImageInfo that the driver knows better, ``format-specific`` too."""
+        return {}
+
+    async def allocated_size(self) -> int | None:
+        """Bytes that the image occupies, children left out; None if unknown.
+
+        The graph asks the children of a driver that answers None.
+        """
+        return None
+
+    def statistics(self) -> dict[str, Any] | None:
+        """QAPI BlockStatsSpecific without ``driver``, or None."""
+        return None
+
+    # -- images
+
+    @classmethod
+    async def create(cls, options: Any, yard: Any) -> None:
+        """Make an image from the branch struct of BlockdevCreateOptions.
+
+        :raises Unsupported: by drivers that create none.
+        """
+        raise Unsupported("Driver does not support blockdev-create")
+
+    # -- moving to another process
+
+    async def suspend(self) -> dict[str, Any]:
+        """The node as plain data with a version, and descriptors, for :meth:`resume`.
+
+        :raises Unsupported: naming the driver; the default.
+        """
+        raise Unsupported(
+            f"Block driver '{self.node.type.name}' of node '{self.node.name}' "
+            "does not support suspending"
+        )
+
+    async def resume(self, data: dict[str, Any]) -> Opened:
+        """Take the place of :meth:`open`, from what :meth:`suspend` gave.
+
+        :raises Unsupported: naming the driver; the default.
+        """
+        raise Unsupported(f"Block driver '{self.node.type.name}' does not support resuming")
+
+
+class PythonDriver(Driver):
+    """A driver whose requests are Python too: a protocol in thirty lines.
+
+    The request methods run on a thread and event loop of the driver's own, many
+    at a time.  Offsets and lengths are within the limits and the node's length.
+    An ``OSError`` (with its errno) or a :class:`BlockyardError` fails the request
+    and nothing else.  Implement :meth:`read` or :meth:`read_into`; a driver that
+    overrides neither :meth:`write` nor another changing method is read-only.
+    """
+
+    #: Requests that may be running at once.
+    max_in_flight: ClassVar[int] = 64
+
+    async def open_native(self) -> Opened:
+        """``open``, then the bridge: requests reach the methods below from then on."""
+        from blockyard import bridge
+
+        return await bridge.open_driver(self)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """The ``length`` bytes at ``offset``."""
+        raise from_errno(95)
+
+    async def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view`` with the bytes at ``offset``.  It is revoked at completion."""
+        data = await self.read(offset, len(view))
+        if len(data) != len(view):
+            raise from_errno(5, f"Driver '{self.node.type.name}' returned a short read")
+        view[:] = data
+
+    async def write(self, offset: int, view: memoryview, flags: RequestFlags) -> None:
+        """Write ``view`` at ``offset``.  It is revoked at completion."""
+        raise from_errno(95)
+
+    async def flush(self) -> None:
+        """Bring what was written to stable storage."""
+
+    async def discard(self, offset: int, length: int) -> None:
+        """The range's content does not matter any more."""
+
+    async def write_zeroes(self, offset: int, length: int, flags: RequestFlags) -> None:
+        """Make the range read as zeroes; core writes zeroes if not overridden."""
+        raise from_errno(95)
+
+    async def block_status(self, offset: int, length: int) -> BlockStatus:
+        """What holds for the first bytes of the range."""
+        return BlockStatus(flags=StatusFlags.DATA | StatusFlags.ALLOCATED, bytes=length)
+
+    async def truncate(self, length: int, prealloc: Preallocation, exact: bool) -> None:
+        """Change the length."""
+        raise from_errno(95)
+
+
+#: What a driver's entry point may be: its declaration, or a class that carries one.
+Declared = DriverType | type[Driver]
+#: Called with a node after it was opened or before it goes.
+NodeCallback = Callable[[Node], None]
