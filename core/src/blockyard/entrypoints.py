@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry points, read without importing anything.
+
+``importlib.metadata`` would do the same and takes a quarter of the daemon's
+start-up budget to import; what is needed here is one small text file of each
+installed distribution (packaging.python.org, "Entry points specification" and
+"Recording installed projects").
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+__all__ = ["EntryPoint", "installed", "load_object"]
+
+_METADATA = re.compile(r"(?P<name>[^-]+)(?:-(?P<version>[^-]+))?.*\.(?:dist|egg)-info$")
+_LINE = re.compile(r"\s*(?P<name>[^=#;\s][^=]*?)\s*=\s*(?P<value>[\w.]+(?::[\w.]+)?)")
+
+
+@attrs.frozen
+class EntryPoint:
+    """One line of an ``entry_points.txt``."""
+
+    group: str
+    name: str
+    #: ``"module:attribute"``.
+    value: str
+    #: The distribution that declares it, with dashes: ``blockyard-drivers-file``.
+    distribution: str
+    #: The distribution's version; empty if its metadata folder does not say.
+    version: str
+
+    def load(self) -> object:
+        """Import the module and answer the attribute; whatever that raises."""
+        return load_object(self.value)
+
+
+def load_object(value: str) -> object:
+    """Import ``module:attribute`` and answer the attribute.
+
+    :raises ImportError: or whatever importing the module raises.
+    :raises AttributeError: if the module has no such attribute.
+    """
+    module, _, attribute = value.partition(":")
+    __import__(module)
+    found: object = sys.modules[module]
+    for part in attribute.split(".") if attribute else ():
+        found = getattr(found, part)
+    return found
+
+
+def installed(prefix: str, path: Iterable[str] | None = None) -> list[EntryPoint]:
+    """Entry points of all groups that begin with ``prefix``, in the order of ``sys.path``.
+
+    The first distribution of a name hides later ones, as it does for imports.
+    """
+    found: list[EntryPoint] = []
+    seen: set[str] = set()
+    for folder, distribution, version in _distributions(sys.path if path is None else path):
+        if distribution not in seen and (text := _read(folder)) is not None:
+            seen.add(distribution)
+            if prefix in text:
+                found += _parse(text, prefix, distribution, version)
+    return found
+
+
+def _distributions(path: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    for place in path:
+        try:
+            names = sorted(os.listdir(place or "."))
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith(("-info",)) and (match := _METADATA.match(name)):
+                distribution = re.sub(r"[-_.]+", "-", match["name"]).lower()
+                yield os.path.join(place, name), distribution, match["version"] or ""
+
+
+def _read(folder: str) -> str | None:
+    try:
+        with open(os.path.join(folder, "entry_points.txt"), encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _parse(text: str, prefix: str, distribution: str, version: str) -> Iterator[EntryPoint]:
+    group = ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            group = line.strip().strip("[]").strip()
+        elif group.startswith(prefix) and (match := _LINE.match(line)):
+            yield EntryPoint(group, match["name"], match["value"], distribution, version)
