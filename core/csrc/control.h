@@ -95,9 +95,9 @@ uint64_t by_node_get_threshold(const struct by_node *node);
 /* BY_EVENT_LENGTH whenever the driver changes the length; 0 = silent. */
 void by_node_set_tag(struct by_node *node, uint64_t tag);
 void by_node_get_stats(const struct by_node *node, struct by_stats *out);
-/* Nothing is in flight and no root or child points here; after this and
- * by_synchronise's event the memory is gone.  BY_EVENT_DONE(tag). */
-void by_node_free(struct by_node *node, uint64_t tag);
+/* Nothing is in flight and no root or child points here; with
+ * the event BY_EVENT_DONE(tag) the memory is gone.  0 or -ENOMEM. */
+int by_node_free(struct by_node *node, uint64_t tag);
 
 /* ---- roots */
 
@@ -110,8 +110,8 @@ void by_root_set_writable(struct by_root *root, bool writable, bool growable);
 /* true: every write is FUA (the export's writethrough) */
 void by_root_set_writethrough(struct by_root *root, bool writethrough);
 void by_root_get_stats(const struct by_root *root, struct by_stats *out);
-/* Drained or idle; BY_EVENT_DONE when no loop holds it. */
-void by_root_free(struct by_root *root, uint64_t tag);
+/* Drained or idle; BY_EVENT_DONE when no loop holds it.  0 or -ENOMEM. */
+int by_root_free(struct by_root *root, uint64_t tag);
 
 /* ---- drain */
 
@@ -119,8 +119,9 @@ void by_root_free(struct by_root *root, uint64_t tag);
  * Park new requests at the roots, call the nodes' drain_begin, and send
  * BY_EVENT_DONE(tag) once none of the roots and nodes has a request in
  * flight.  Nests: a root is open again when each begin has met its end.
+ * 0, or -ENOMEM with nothing begun.
  */
-void by_drain_begin(struct by_root **roots, uint32_t nroots,
+int by_drain_begin(struct by_root **roots, uint32_t nroots,
                     struct by_node **nodes, uint32_t nnodes, uint64_t tag);
 void by_drain_end(struct by_root **roots, uint32_t nroots,
                   struct by_node **nodes, uint32_t nnodes);
@@ -176,9 +177,9 @@ int by_bridge_fd(struct by_bridge *bridge); /* readable: requests wait */
 int by_bridge_take(struct by_bridge *bridge, struct by_bridge_request *out,
                    int max);
 void by_bridge_complete(struct by_bridge *bridge, uint64_t handle, int result);
+/* BLOCK_STATUS's answer; an owner of 0 is the driver's own node. */
 void by_bridge_complete_status(struct by_bridge *bridge, uint64_t handle,
-                               uint32_t flags, uint64_t bytes,
-                               uint64_t host_offset);
+                               const struct by_status *answer);
 void by_bridge_free(struct by_bridge *bridge); /* its node is gone */
 
 /* ---- tracing */
