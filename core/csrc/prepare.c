@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * prepare.c - what a node's settings make of a request, and what core does
+ * for operations that the driver does not serve.
+ */
+#include <errno.h>
+
+#include "graph.h"
+
+static void watch_threshold(struct by_inode *inode,
+                            const struct by_request *req)
+{
+    uint64_t limit = __atomic_load_n(&inode->threshold, __ATOMIC_ACQUIRE);
+    uint64_t end = by_end(req->offset, req->bytes);
+
+    /* Once: whoever swaps the threshold for 0 reports it. */
+    if (limit && end > limit
+        && __atomic_compare_exchange_n(&inode->threshold, &limit, 0, false,
+                                       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+        by_report(inode->threshold_tag, BY_EVENT_THRESHOLD, 0, end - limit,
+                  limit);
+    }
+}
+
+static bool payload_is_zero(const struct by_request *req)
+{
+    uint64_t skip = req->iov_skip, left = req->bytes;
+
+    for (uint32_t i = 0; i < req->niov && left; i++) {
+        uint64_t len = req->iov[i].iov_len;
+        uint64_t now;
+
+        if (skip >= len) {
+            skip -= len;
+            continue;
+        }
+        now = len - skip < left ? len - skip : left;
+        if (!by_is_zero((char *)req->iov[i].iov_base + skip, now)) {
+            return false;
+        }
+        left -= now;
+        skip = 0;
+    }
+    return true;
+}
+
+/* Zeroes are written as zeroes; the payload is not looked at again, so a
+ * guest that changes it meanwhile gains nothing. */
+static void detect_zeroes(struct by_inode *inode, struct by_request *req)
+{
+    int mode = inode->detect_zeroes;
+
+    if (mode && payload_is_zero(req)) {
+        req->op = BY_OP_WRITE_ZEROES;
+        req->flags &= ~BY_REQ_COMPRESSED;
+        if (mode == 2) {
+            req->flags |= BY_REQ_MAY_UNMAP;
+        }
+    }
+}
+
+static bool serves(const struct by_inode *inode, uint8_t op)
+{
+    return inode->node.ops->serves & BY_OP_BIT(op);
+}
+
+/* FUA: the driver's, a flush behind, or nothing where flushes are off. */
+static int durable(struct by_inode *inode, struct by_request *req)
+{
+    if (!(req->flags & BY_REQ_FUA)
+        || (inode->node.ops->flags[req->op] & BY_REQ_FUA)) {
+        return 0;
+    }
+    req->flags &= ~BY_REQ_FUA;
+    if (inode->no_flush || !serves(inode, BY_OP_FLUSH)) {
+        return 0;
+    }
+    return by_fua_push(inode, req) ? 0 : -ENOMEM;
+}
+
+/* A frame that durable pushed is popped by whoever returns at once. */
+static int run(struct by_inode *inode, struct by_request *req,
+               int (*step)(struct by_inode *, struct by_request *))
+{
+    struct by_frame *before = req->frame;
+    int result = durable(inode, req);
+
+    if (result == 0) {
+        result = step(inode, req);
+    }
+    if (result != BY_PENDING && req->frame != before) {
+        result = req->frame->done(req, req->frame, result);
+        if (result != BY_PENDING) {
+            by_frame_pop(req);
+        }
+    }
+    return result;
+}
+
+static int prepare_write(struct by_inode *inode, struct by_request *req)
+{
+    watch_threshold(inode, req);
+    if (req->op == BY_OP_WRITE) {
+        detect_zeroes(inode, req);
+    }
+    if (req->op == BY_OP_WRITE) {
+        return serves(inode, BY_OP_WRITE) ? run(inode, req, by_split)
+                                          : -ENOTSUP;
+    }
+    return run(inode, req, by_zeroes);
+}
+
+int by_prepare(struct by_inode *inode, struct by_request *req)
+{
+    req->flags &= ~BY_REQ_SERIALISING;
+    switch (req->op) {
+    case BY_OP_WRITE:
+    case BY_OP_WRITE_ZEROES:
+        return prepare_write(inode, req);
+    case BY_OP_FLUSH:
+        return inode->no_flush || !serves(inode, BY_OP_FLUSH)
+            ? 0 : by_to_driver(inode, req);
+    case BY_OP_DISCARD:
+        return !inode->discard || !serves(inode, BY_OP_DISCARD)
+            ? 0 : run(inode, req, by_split);
+    case BY_OP_PREFETCH:
+        return serves(inode, BY_OP_PREFETCH) ? by_to_driver(inode, req) : 0;
+    case BY_OP_BLOCK_STATUS:
+        return by_status(inode, req);
+    case BY_OP_COPY_RANGE:
+        return by_copy(inode, req);
+    case BY_OP_TRUNCATE:
+        return serves(inode, BY_OP_TRUNCATE) ? by_to_driver(inode, req)
+                                             : -ENOTSUP;
+    default:
+        return serves(inode, req->op) ? by_split(inode, req) : -ENOTSUP;
+    }
+}
