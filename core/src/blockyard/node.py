@@ -70,8 +70,9 @@ class DriverType:
 class Opened:
     """What a driver's ``open`` hands to core: its native half."""
 
-    #: Address of the ``struct by_node_ops``; it outlives the node.
-    ops: int
+    #: Address of the ``struct by_node_ops``; it outlives the node.  A driver in
+    #: Python leaves it at 0.
+    ops: int = 0
     #: Address of the driver's own state, given to every operation.
     state: int = 0
     #: Bytes.
@@ -207,6 +208,10 @@ class Driver(abc.ABC):
         Children are still open, and are closed afterwards.
         """
 
+    async def close_native(self) -> None:
+        """What the graph calls: ``close``, and for drivers in Python the bridge as well."""
+        await self.close()
+
     async def before_close(self) -> None:
         """Write back what a clean end needs.  The native node is drained and still there."""
 
@@ -328,21 +333,32 @@ class Driver(abc.ABC):
 class PythonDriver(Driver):
     """A driver whose requests are Python too: a protocol in thirty lines.
 
-    The request methods run on a thread and event loop of the driver's own, many
-    at a time.  Offsets and lengths are within the limits and the node's length.
+    :meth:`open`, :meth:`close` and the request methods run on a thread and event
+    loop (asyncio) that the process's Python drivers share, many at a time.  Offsets and lengths are within the limits and the node's length.
     An ``OSError`` (with its errno) or a :class:`BlockyardError` fails the request
     and nothing else.  Implement :meth:`read` or :meth:`read_into`; a driver that
     overrides neither :meth:`write` nor another changing method is read-only.
     """
 
-    #: Requests that may be running at once.
+    #: Requests that may be running at once; more wait in line.
     max_in_flight: ClassVar[int] = 64
+    #: What :meth:`write` and :meth:`write_zeroes` honour; core sees to the rest.
+    write_flags: ClassVar[RequestFlags] = RequestFlags(0)
+    write_zeroes_flags: ClassVar[RequestFlags] = RequestFlags(0)
+    #: The :class:`blockyard.bridge.Bridge`, while the driver is open.
+    bridge: Any = None
 
     async def open_native(self) -> Opened:
         """``open``, then the bridge: requests reach the methods below from then on."""
         from blockyard import bridge
 
         return await bridge.open_driver(self)
+
+    async def close_native(self) -> None:
+        """Take the bridge down and ``close``, both on the drivers' thread."""
+        from blockyard import bridge
+
+        await bridge.close_driver(self)
 
     async def read(self, offset: int, length: int) -> bytes:
         """The ``length`` bytes at ``offset``."""
