@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * file.h - one open file and its operations, as the driver's own files see
+ * them.
+ *
+ * Any loop may submit.  What belongs to one loop (the batch of small writes,
+ * the flushes that share one fdatasync) hangs in the file's *lane* for that
+ * loop and needs no lock; what belongs to all is written atomically.
+ */
+#ifndef BLOCKYARD_DRIVERS_FILE_H
+#define BLOCKYARD_DRIVERS_FILE_H
+
+#include "blockyard.h"
+#include "control.h"
+
+#define BY_FILE_SMALL (64 * 1024)   /* buffered writes up to here: the pool */
+#define BY_FILE_BATCH 64            /* of them in one piece of work */
+#define BY_FILE_BATCHES 2           /* pieces of work at the same time */
+#define BY_FILE_IOV 4
+#define BY_FILE_SECTOR 512
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+extern const struct by_api *by_file_api;
+
+struct by_file_op;
+struct by_file_lane;
+
+/* Pieces of work that carry several small writes. */
+struct by_file_batch {
+    struct by_work work;
+    struct by_file_lane *lane;
+    struct by_file_op *first;       /* null: not in use */
+};
+
+/* The allocation at the place that was asked for last. */
+struct by_file_extent {
+    uint64_t start, end;            /* data, and end is not */
+    uint64_t generation;
+};
+
+/* One file on one loop. */
+struct by_file_lane {
+    struct by_file_lane *next;
+    struct by_loop *loop;
+    struct by_file *file;
+
+    struct by_file_op *queue;       /* small writes, oldest first */
+    struct by_file_op **queue_end;
+    struct by_task task;            /* hands the queue over */
+    bool deferred;
+    struct by_file_batch batches[BY_FILE_BATCHES];
+
+    struct by_file_op *syncing;     /* covered by the fdatasync under way */
+    struct by_file_op *unsynced;    /* came after it began */
+    struct by_io sync;
+
+    struct by_file_extent extent;
+};
+
+struct by_file {
+    int fd;
+    int aio;
+    bool regular, direct;
+    uint32_t alignment, max_batch;
+
+    struct by_file_lane *lanes;     /* grows at its head only */
+
+    /* Atomic from here on. */
+    int poisoned;                   /* errno of a failed fdatasync */
+    bool dirty;                     /* written since the last one */
+    uint32_t syncs;                 /* fdatasyncs under way */
+    uint64_t generation;            /* of holes: moves when some may appear */
+    bool no_zero_range, no_punch, no_fallocate, no_zeroout;
+    int truncate_step;
+    struct by_file_stats stats;
+};
+
+/* One request on its way. */
+struct by_file_op {
+    union {
+        struct by_io io;
+        struct by_work work;
+    } as;
+    struct by_file_op *next;
+    struct by_file *file;
+    struct by_node *node;
+    struct by_request *req;
+    uint64_t left;                  /* bytes of payload still to be moved */
+    struct iovec *iov;              /* where they are */
+    struct iovec *iov_all;
+    uint32_t niov, niov_all;
+    int result;
+    struct by_file_extent found;    /* BLOCK_STATUS */
+    struct iovec iov_small[BY_FILE_IOV];
+};
+
+/* op.c: null when memory is out; with_payload copies the scatter list */
+struct by_file_op *by_file_op_new(struct by_node *node, struct by_request *req,
+                                  bool with_payload);
+void by_file_op_free(struct by_file_op *op);
+void by_file_op_end(struct by_file_op *op, int result);
+/* `bytes` of the payload have been moved. */
+void by_file_op_advance(struct by_file_op *op, uint64_t bytes);
+void by_file_op_zero_rest(struct by_file_op *op);
+/* Run on the pool; done is by_file_op_end or the caller's own. */
+void by_file_op_work(struct by_file_op *op, int (*run)(struct by_work *),
+                     void (*done)(struct by_work *, int));
+/* Null when memory is out. */
+struct by_file_lane *by_file_lane_of(struct by_file *file,
+                                     struct by_loop *loop);
+
+/* Each answers as by_node_ops.submit does. */
+int by_file_rw(struct by_node *node, struct by_request *req);     /* rw.c */
+int by_file_flush(struct by_node *node, struct by_request *req);  /* flush.c */
+int by_file_space(struct by_node *node, struct by_request *req);  /* space.c */
+int by_file_status(struct by_node *node, struct by_request *req); /* status.c */
+int by_file_copy(struct by_node *node, struct by_request *req);   /* copy.c */
+int by_file_prefetch(struct by_node *node, struct by_request *req);
+
+/* rw.c: the blocking form, for pool threads */
+int by_file_write_now(struct by_file_op *op);
+/* A write has ended; FUA may still need a flush.  Ends the operation. */
+void by_file_written(struct by_file_op *op, int result);
+
+/* batch.c */
+void by_file_batch_add(struct by_file_lane *lane, struct by_file_op *op);
+void by_file_batch_init(struct by_file_lane *lane);
+
+/* flush.c: end op once everything written before is on stable storage */
+void by_file_sync(struct by_file_lane *lane, struct by_file_op *op);
+void by_file_touched(struct by_file *file); /* data changed */
+
+/* ops.c: may target be written with copy_file_range? */
+bool by_file_is_ours(const struct by_node *node);
+
+static inline struct by_file *by_file_of(const struct by_node *node)
+{
+    return node->state;
+}
+
+/* 0, or what every flush has to answer. */
+static inline int by_file_poisoned(const struct by_file *file)
+{
+    return -__atomic_load_n(&file->poisoned, __ATOMIC_SEQ_CST);
+}
+
+/* What file systems and drivers answer for "not here" becomes one errno. */
+int by_file_unsupported(int error);
+
+#endif /* BLOCKYARD_DRIVERS_FILE_H */
