@@ -87,6 +87,8 @@ class Control:
         """Run ``start(tag)`` and wait for the one event that answers it.
 
         Cancelled, it waits all the same: what was begun ends first.
+
+        :raises ImageIOError: if ``start`` answers a negative errno; there is no event then.
         """
         done = anyio.Event()
         answer: list[Event] = []
@@ -97,7 +99,10 @@ class Control:
             done.set()
 
         tag = self.tag(handler)
-        start(tag)
+        result = start(tag)
+        if isinstance(result, int) and result < 0:
+            self.release(tag)
+            raise from_errno(result)
         with anyio.CancelScope(shield=True):
             await done.wait()
         return answer[0]

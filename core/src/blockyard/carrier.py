@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph's hand on the native nodes: everything it asks of C, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from blockyard.access import Access
+from blockyard.errors import BlockyardError
+from blockyard.loop import Control, Event, Loop
+from blockyard.node import Node, Opened
+from blockyard.request import Limits
+
+__all__ = ["Carrier", "Statistics"]
+
+_DETECT = {"off": 0, "on": 1, "unmap": 2}
+_LENGTH_EVENT = 3
+_THRESHOLD_EVENT = 2
+
+
+@attrs.frozen
+class Statistics:
+    """``struct by_stats``; ``op`` is indexed by :class:`~blockyard.request.Op`."""
+
+    op: Sequence[Any]
+    write_highest: int
+    last_access_ns: int
+    in_flight: int
+
+
+class Carrier:
+    """Native nodes, roots and drains, for one :class:`~blockyard.loop.Control`."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self._ffi = control.ffi
+        self._lib = control.lib
+        self._nodes: dict[int, Node] = {}
+
+    # -- nodes
+
+    def create(self, node: Node, opened: Opened, slots: Sequence[str], home: Loop) -> None:
+        """Make ``node.native``; its children are open."""
+        ffi, lib = self._ffi, self._lib
+        native = lib.by_node_create(
+            ffi.cast("struct by_node_ops *", opened.ops),
+            ffi.cast("void *", opened.state),
+            len(slots),
+            home.native,
+        )
+        if native == ffi.NULL:
+            raise BlockyardError(
+                f"Block driver '{node.type.name}' was built for another version of blockyard"
+            )
+        node.native = native
+        self._nodes[int(ffi.cast("uintptr_t", native))] = node
+        node.home = home
+        home.users += 1
+        lib.by_node_set_limits(native, self._limits(opened.limits))
+        lib.by_node_set_length(native, opened.length)
+        for slot in range(len(slots)):
+            self.set_child(node, slot, slots[slot])
+        self.set_flags(node)
+
+    def set_child(self, node: Node, slot: int, name: str) -> None:
+        """Tell the native node who its child in ``slot`` is now.  Drained."""
+        child = node.children.get(name)
+        native = child.node.native if child else self._ffi.NULL
+        self._lib.by_node_set_child(node.native, slot, native)
+
+    def set_flags(self, node: Node) -> None:
+        """Tell the native node its flags."""
+        lib = self._lib
+        lib.by_node_set_detect_zeroes(node.native, _DETECT[node.detect_zeroes])
+        lib.by_node_set_discard(node.native, node.discard == "unmap")
+        lib.by_node_set_no_flush(node.native, node.cache_no_flush)
+
+    def set_limits(self, node: Node, limits: Limits) -> None:
+        """After a reopen.  Drained."""
+        self._lib.by_node_set_limits(node.native, self._limits(limits))
+
+    def set_length(self, node: Node, length: int) -> None:
+        """After a reopen or activation.  Drained."""
+        self._lib.by_node_set_length(node.native, length)
+
+    def set_home(self, node: Node, home: Loop) -> None:
+        """Move the node to another loop.  Drained."""
+        node.home.users -= 1
+        home.users += 1
+        node.home = home
+        self._lib.by_node_set_home(node.native, home.native)
+
+    def length(self, node: Node) -> int:
+        """Bytes."""
+        return int(self._lib.by_node_get_length(node.native))
+
+    def node_at(self, address: int) -> Node | None:
+        """The node whose native half is at ``address``."""
+        return self._nodes.get(address)
+
+    def statistics(self, node: Node) -> Statistics:
+        """What the node has carried since it was opened."""
+        raw = self._ffi.new("struct by_stats *")
+        self._lib.by_node_get_stats(node.native, raw)
+        return Statistics(raw.op, raw.write_highest, raw.last_access_ns, raw.in_flight)
+
+    def set_threshold(self, node: Node, threshold: int, tag: int) -> None:
+        """Ask for one event when a write goes beyond ``threshold`` bytes; 0 for none."""
+        self._lib.by_node_set_threshold(node.native, threshold, tag)
+
+    def threshold(self, node: Node) -> int:
+        """The threshold that is set; 0 for none."""
+        return int(self._lib.by_node_get_threshold(node.native))
+
+    async def free(self, node: Node) -> None:
+        """End the native node: drained, and nobody points to it."""
+        native = node.native
+        await self.control.call(lambda tag: self._lib.by_node_free(native, tag))
+        del self._nodes[int(self._ffi.cast("uintptr_t", native))]
+        node.native = None
+        node.home.users -= 1
+
+    # -- roots
+
+    def create_root(self, node: Node) -> Any:
+        """A ``struct by_root *`` on the node."""
+        root = self._lib.by_root_create(node.native)
+        if root == self._ffi.NULL:
+            raise MemoryError("by_root_create")
+        return root
+
+    def set_root_node(self, root: Any, node: Node) -> None:
+        """Where the root's requests enter from now on.  Drained."""
+        self._lib.by_root_set_node(root, node.native)
+
+    def set_root_rights(self, root: Any, *, writable: bool, growable: bool) -> None:
+        """What may come through the root."""
+        self._lib.by_root_set_writable(root, writable, growable)
+
+    def set_root_writethrough(self, root: Any, writethrough: bool) -> None:
+        """Whether each write of the root is on stable storage when it completes."""
+        self._lib.by_root_set_writethrough(root, writethrough)
+
+    async def free_root(self, root: Any) -> None:
+        """End a root that is drained or idle."""
+        await self.control.call(lambda tag: self._lib.by_root_free(root, tag))
+
+    def access(self, root: Any, *, inner: bool = False) -> Access:
+        """Requests from Python through the root."""
+        return Access(self.control, root, inner=inner, node_at=self.node_at)
+
+    async def flush(self, node: Node) -> None:
+        """Flush the node, inside a drained section too.
+
+        :raises ImageIOError: with the errno.
+        """
+        root = self.create_root(node)
+        try:
+            await self.access(root, inner=True).flush()
+        finally:
+            await self.free_root(root)
+
+    # -- drain
+
+    async def drain_begin(self, roots: Sequence[Any], nodes: Iterable[Node]) -> None:
+        """Park new requests at the roots; returns when nothing is in flight."""
+        await self._drain(self._lib.by_drain_begin, roots, nodes)
+
+    async def drain_end(self, roots: Sequence[Any], nodes: Iterable[Node]) -> None:
+        """Let the parked requests go on."""
+        await self._drain(self._lib.by_drain_end, roots, nodes)
+
+    async def _drain(self, function: Any, roots: Sequence[Any], nodes: Iterable[Node]) -> None:
+        natives = [node.native for node in nodes if node.native is not None]
+        root_array = self._ffi.new("struct by_root *[]", list(roots))
+        node_array = self._ffi.new("struct by_node *[]", natives)
+        await self.control.call(
+            lambda tag: function(root_array, len(roots), node_array, len(natives), tag)
+        )
+
+    async def synchronise(self) -> Event:
+        """Wait until every loop has passed a quiescent point."""
+        return await self.control.call(self._lib.by_synchronise)
+
+    def _limits(self, limits: Limits) -> Any:
+        raw = self._ffi.new("struct by_limits *", attrs.asdict(limits))
+        raw.size = self._ffi.sizeof("struct by_limits")
+        return raw
