@@ -151,6 +151,8 @@ class TypeInfo:
 
     name: str
     features: tuple[str, ...] = ()
+    #: Whether underscores of attributes are dashes in QAPI.
+    dashes: bool = True
     #: Struct: attribute -> default, :class:`Member` or REQUIRED, in source order.
     own: Mapping[str, Any] = {}
     #: Union: the attribute that selects the branch.
@@ -241,18 +243,27 @@ def struct(cls: type[_T], /) -> type[_T]: ...
 
 @overload
 def struct(
-    *, name: str | None = None, features: tuple[str, ...] = ()
+    *, name: str | None = None, features: tuple[str, ...] = (), dashes: bool = True
 ) -> Callable[[type[_T]], type[_T]]: ...
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(member,))
 def struct(
-    cls: type[_T] | None = None, /, *, name: str | None = None, features: tuple[str, ...] = ()
+    cls: type[_T] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    features: tuple[str, ...] = (),
+    dashes: bool = True,
 ) -> Any:
-    """Declare a QAPI struct; a member is optional when ``None`` or a default is allowed."""
+    """Declare a QAPI struct; a member is optional when ``None`` or a default is allowed.
+
+    ``dashes=False`` keeps the attributes' underscores, as QAPI's oldest types have them.
+    """
 
     def decorate(cls: type[_T]) -> type[_T]:
-        return _declare(cls, TypeInfo(name or cls.__name__, tuple(features), _own(cls)))
+        info = TypeInfo(name or cls.__name__, tuple(features), dashes, _own(cls))
+        return _declare(cls, info)
 
     return decorate if cls is None else decorate(cls)
 
@@ -268,7 +279,7 @@ def union(
 
     def decorate(cls: type[_T]) -> type[_T]:
         info = TypeInfo(
-            name or cls.__name__, tuple(features), _own(cls), tag, cls.__dict__["u"]
+            name or cls.__name__, tuple(features), True, _own(cls), tag, cls.__dict__["u"]
         )
         return _declare(cls, info)
 

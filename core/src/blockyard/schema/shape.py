@@ -137,9 +137,11 @@ class AlternateShape:
 class MemberShape:
     """A member of an object: ``name`` in QAPI, ``attribute`` in Python."""
 
-    def __init__(self, attribute: str, annotation: Any, optional: bool, spec: Member) -> None:
+    def __init__(
+        self, attribute: str, name: str, annotation: Any, optional: bool, spec: Member
+    ) -> None:
         self.attribute = attribute
-        self.name = spec.name or attribute.rstrip("_").replace("_", "-")
+        self.name = name
         self.annotation = annotation
         self.optional = optional
         self.default = spec.default
@@ -283,8 +285,14 @@ def _own_members(cls: type) -> dict[str, MemberShape]:
         spec = default if isinstance(default, Member) else Member(default)
         annotation, nullable = _without_none(types_[attribute])
         optional = nullable or spec.default is not REQUIRED
-        found[attribute] = MemberShape(attribute, annotation, optional, spec)
+        name = spec.name or _spell(attribute, info.dashes)
+        found[attribute] = MemberShape(attribute, name, annotation, optional, spec)
     return found
+
+
+def _spell(attribute: str, dashes: bool) -> str:
+    name = attribute.rstrip("_")
+    return name.replace("_", "-") if dashes else name
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from blockyard.schema.declare import NULL, Alternate, Null
 from blockyard.schema.shape import AlternateShape, ObjectShape, shape_of
-from blockyard.schema.visitor import JsonVisitor, check, json_type
+from blockyard.schema.visitor import check, json_type
 
 if TYPE_CHECKING:
     import cattrs
