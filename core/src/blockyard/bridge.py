@@ -47,6 +47,9 @@ _METHODS = {
     Op.BLOCK_STATUS: "block_status",
 }
 
+#: What would end the thread or the task, were it let through.
+_ENDINGS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
+
 _log = logging.getLogger(__name__)
 
 
@@ -92,7 +95,8 @@ class DriverThread:
         """
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         with anyio.CancelScope(shield=True):
-            return await anyio.to_thread.run_sync(future.result)
+            result = await anyio.to_thread.run_sync(future.result)
+        return result
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -192,7 +196,7 @@ class Bridge:
         try:
             status = await self._serve[request.op](request)
             result = 0
-        except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
+        except (Exception, *_ENDINGS) as error:  # noqa: BLE001
             # Even SystemExit: a driver ends neither its thread nor the daemon.
             result = self._failure(request, error)
         finally:

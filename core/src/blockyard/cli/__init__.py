@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``blockyard`` command: tools for people, found in the group blockyard.tools."""
+
+from blockyard.cli.tool import Failure, Tool
+
+__all__ = ["Failure", "Tool"]

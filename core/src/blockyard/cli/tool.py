@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a subcommand of ``blockyard`` is.
+
+A distribution adds one with an entry point in the group ``blockyard.tools``: the
+name is the subcommand's, the value a :class:`Tool`, in a module that imports
+little, because ``blockyard --help`` loads all of them.
+"""
+
+import argparse
+import importlib
+from typing import Protocol, cast
+
+import attrs
+
+__all__ = ["Failure", "Implementation", "Tool"]
+
+
+class Failure(Exception):
+    """Raised when a tool cannot go on; the text is all that its user sees."""
+
+
+class Implementation(Protocol):
+    """A tool's module: what it takes and what it does."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the tool's arguments, description and examples."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it; the answer is the exit status.
+
+        :raises Failure: with a text for the user; the exit status is 1.
+        """
+
+
+@attrs.frozen
+class Tool:
+    """A subcommand: a line for the list of them, and the module to import for more."""
+
+    summary: str
+    module: str
+
+    def load(self) -> Implementation:
+        """Import the module; raises what the import raises."""
+        return cast(Implementation, importlib.import_module(self.module))

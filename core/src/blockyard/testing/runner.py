@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running the checks."""
+
+import random
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import anyio
+
+from blockyard.testing.case import Case
+from blockyard.testing.check import Check, Skip, checks
+from blockyard.testing.report import Outcome, Report
+from blockyard.testing.subject import Make, Subject
+from blockyard.yard import Yard
+
+__all__ = ["check_conformance", "run_conformance", "run_one"]
+
+#: Seconds after which a check counts as hung.
+TIME_LIMIT = 60.0
+
+
+def run_conformance(
+    subject: Subject | Make,
+    *,
+    backend: str = "asyncio",
+    only: Callable[[Check], bool] = lambda check: True,
+) -> Report:
+    """Run the whole contract, each check on a fresh image; a bare factory will do.
+
+    ``backend`` is the event loop of the control half, ``"asyncio"`` or ``"trio"``.
+    """
+    return anyio.run(check_conformance, subject, filter(only, checks()), backend=backend)
+
+
+async def check_conformance(
+    subject: Subject | Make, chosen: Iterable[Check] | None = None
+) -> Report:
+    """:func:`run_conformance` for programs that have an event loop already."""
+    real = subject if isinstance(subject, Subject) else Subject(make=subject)
+    return Report(tuple([await run_one(c, real) for c in chosen or checks()]))
+
+
+async def run_one(check: Check, subject: Subject) -> Outcome:
+    """One check.  It never raises: whatever happens is in the outcome."""
+    try:
+        with anyio.fail_after(TIME_LIMIT):
+            await _run(check, subject)
+    except Skip as reason:
+        return Outcome(check.subject, check.name, "skipped", str(reason))
+    except Exception as error:  # noqa: BLE001 - the driver's faults are what is looked for
+        return Outcome(check.subject, check.name, "failed", _describe(error))
+    return Outcome(check.subject, check.name, "passed")
+
+
+async def _run(check: Check, subject: Subject) -> None:
+    with tempfile.TemporaryDirectory(prefix="blockyard-check-") as folder:
+        async with Yard(registry=subject.registry) as yard:
+            case = Case(subject, yard, Path(folder), random.Random(subject.seed))
+            await case.start()
+            try:
+                _applies(check, case)
+                await check.function(case)
+            finally:
+                await case.close()
+
+
+def _applies(check: Check, case: Case) -> None:
+    if check.writes and case.node.read_only:
+        raise Skip("the node is read-only")
+    if check.stores and not case.subject.stores:
+        raise Skip("the driver does not keep what is written")
+
+
+def _describe(error: BaseException) -> str:
+    """The fault's text; of several at once the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, TimeoutError):
+        return f"did not end in {TIME_LIMIT:g} seconds"
+    return f"{type(error).__name__}: {error}"

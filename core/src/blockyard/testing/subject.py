@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a driver's author tells the kit, beyond what the driver itself declares."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from blockyard.plugins import Registry
+
+__all__ = ["Subject"]
+
+#: Options for ``blockdev-add``, of an image that the call has just made.
+Make = Callable[[Path, int], "dict[str, Any] | Awaitable[dict[str, Any]]"]
+
+
+@attrs.frozen(kw_only=True)
+class Subject:
+    """A driver under test.
+
+    The checks are chosen by these fields and by what the opened node says of
+    itself (read-only, limits, operations that answer ENOTSUP), never by a name.
+    """
+
+    #: ``make(folder, size)``: make an image of ``size`` bytes in an empty folder and
+    #: answer the options that open it.  A driver of fixed size may ignore ``size``.
+    make: Make
+    #: Bytes asked of ``make``; at least 256 KiB.
+    size: int = 4 << 20
+    #: Whether what is written can be read.  False for a driver that forgets.
+    stores: bool = True
+    #: Whether what was written is there after closing and opening again with the
+    #: same options.
+    persists: bool = True
+    #: Options that must be refused, with nothing left behind: a missing image...
+    refused: tuple[dict[str, Any], ...] = ()
+    #: Where the driver is registered; the installed plugins if None.
+    registry: Registry | None = None
+    #: Random data and orders depend on this alone.
+    seed: int = 1
