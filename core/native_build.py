@@ -41,6 +41,6 @@ ffibuilder.set_source(
     sources=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.c")),
     include_dirs=["include", "csrc"],
     depends=sorted(str(p.relative_to(HERE)) for p in HERE.glob("*/*.h")),
-    extra_compile_args=["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=["-std=gnu11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra"],
     libraries=["pthread"],
 )
