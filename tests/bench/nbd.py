@@ -28,7 +28,8 @@ examples:
   python tests/bench/nbd.py --server ours=blockyard-daemon \\
       --server q10=qemu-storage-daemon --server q11=/opt/q11/bin/qemu-storage-daemon
       two peers in the same interleaving; ratios to each and to the faster one
-  python tests/bench/nbd.py --server q10=qemu-storage-daemon --server q10n,aio=native=qemu-storage-daemon
+  python tests/bench/nbd.py --server q10=qemu-storage-daemon \\
+      --server q10n,aio=native=qemu-storage-daemon
       daemons take their options as they come; aio= sets the file driver's for O_DIRECT
   python tests/bench/nbd.py --cases read-4k-qd32,write-4k-qd32 --runs 11 --seconds 4
   python tests/bench/nbd.py --server nbdkit='nbdkit -f -U {socket} file {image}' --server ...

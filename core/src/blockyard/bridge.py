@@ -14,11 +14,11 @@ driver kept by mistake names stale bytes, never somebody else's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import anyio.to_thread
@@ -29,6 +29,8 @@ from blockyard.node import Opened, PythonDriver
 from blockyard.request import Op, Preallocation, RequestFlags, StatusFlags
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from blockyard.request import BlockStatus
 
 __all__ = ["Bridge", "DriverThread", "close_driver", "open_driver"]
@@ -96,7 +98,8 @@ class DriverThread:
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         with anyio.CancelScope(shield=True):
             result = await anyio.to_thread.run_sync(future.result)
-        return result
+        # Out here, so that a type checker sees that it is always there.
+        return result  # noqa: RET504
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -196,7 +199,7 @@ class Bridge:
         try:
             status = await self._serve[request.op](request)
             result = 0
-        except (Exception, *_ENDINGS) as error:  # noqa: BLE001
+        except (Exception, *_ENDINGS) as error:
             # Even SystemExit: a driver ends neither its thread nor the daemon.
             result = self._failure(request, error)
         finally:
@@ -281,12 +284,10 @@ class Bridge:
 
 
 def _revoke(view: memoryview) -> None:
-    try:
+    # A driver may have wrapped it (an array over the view): harmless, the memory is
+    # Python's and lives as long as the wrapper.
+    with contextlib.suppress(BufferError):
         view.release()
-    except BufferError:
-        # The driver wrapped it (an array over the view): harmless, the memory is
-        # Python's and lives as long as the wrapper.
-        pass
 
 
 async def open_driver(driver: PythonDriver) -> Opened:

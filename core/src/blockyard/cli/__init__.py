@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``blockyard`` command: tools for people, found in the group blockyard.tools."""
 
-from blockyard.cli.tool import Failure, Tool
+from blockyard.cli.tool import Tool, ToolError
 
-__all__ = ["Failure", "Tool"]
+__all__ = ["Tool", "ToolError"]

@@ -5,7 +5,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from blockyard.cli.tool import Failure, Tool
+from blockyard.cli.tool import Tool, ToolError
 from blockyard.errors import BlockyardError
 from blockyard.plugins import Registry, default_registry
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words and not words[0].startswith("-"):
             return _run_tool(registry, words[0], words[1:])
         _overview(registry).parse_args(words or ["--help"])
-    except (Failure, BlockyardError) as error:
+    except (ToolError, BlockyardError) as error:
         print(f"blockyard: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -47,7 +47,7 @@ def _run_tool(registry: Registry, name: str, words: list[str]) -> int:
     """Only the named tool is imported."""
     if name not in registry.names("tools"):
         known = ", ".join(registry.names("tools"))
-        raise Failure(f"there is no tool '{name}'; there are: {known}")
+        raise ToolError(f"there is no tool '{name}'; there are: {known}")
     tool: Tool = registry.find("tools", name)
     implementation = tool.load()
     parser = argparse.ArgumentParser(

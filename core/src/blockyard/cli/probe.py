@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which format is the image that a person named?
+"""Guess the format of the image that a person named.
 
 Only for files that a person names on a command line: a node declared raw and a
 backing file with a recorded format are never probed, because a guest wrote those

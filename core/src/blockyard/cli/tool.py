@@ -12,10 +12,10 @@ from typing import Protocol, cast
 
 import attrs
 
-__all__ = ["Failure", "Implementation", "Tool"]
+__all__ = ["Implementation", "Tool", "ToolError"]
 
 
-class Failure(Exception):
+class ToolError(Exception):
     """Raised when a tool cannot go on; the text is all that its user sees."""
 
 
@@ -28,7 +28,7 @@ class Implementation(Protocol):
     def run(self, options: argparse.Namespace) -> int:
         """Do it; the answer is the exit status.
 
-        :raises Failure: with a text for the user; the exit status is 1.
+        :raises ToolError: with a text for the user; the exit status is 1.
         """
 
 
@@ -41,4 +41,4 @@ class Tool:
 
     def load(self) -> Implementation:
         """Import the module; raises what the import raises."""
-        return cast(Implementation, importlib.import_module(self.module))
+        return cast("Implementation", importlib.import_module(self.module))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from blockyard.yard import Yard
 
 from blockyard.testing.subject import Subject
-from blockyard.yard import Yard
 
 __all__ = ["Case"]
 

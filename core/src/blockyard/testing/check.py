@@ -13,8 +13,8 @@ from blockyard.testing.case import Case
 
 __all__ = [
     "Check",
-    "Mismatch",
-    "Skip",
+    "ContractError",
+    "NotApplicableError",
     "check",
     "checks",
     "expect",
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 
-class Mismatch(AssertionError):
+class ContractError(AssertionError):
     """Raised when the driver broke the contract; the text says how."""
 
 
-class Skip(Exception):
+class NotApplicableError(Exception):
     """Raised when a check does not apply; the text says why."""
 
 
@@ -89,13 +89,13 @@ def checks() -> tuple[Check, ...]:
 
 
 def expect(holds: bool, text: str) -> None:
-    """Raise Mismatch unless it holds."""
+    """Raise ContractError unless it holds."""
     if not holds:
-        raise Mismatch(text)
+        raise ContractError(text)
 
 
 def expect_bytes(found: bytes | bytearray, wanted: bytes | bytearray, where: int = 0) -> None:
-    """Raise Mismatch, naming the first byte that differs, unless both are equal."""
+    """Raise ContractError, naming the first byte that differs, unless both are equal."""
     expect(len(found) == len(wanted), f"{len(found)} bytes instead of {len(wanted)}")
     if found != wanted:
         at = next(i for i in range(len(wanted)) if found[i] != wanted[i])
@@ -103,7 +103,7 @@ def expect_bytes(found: bytes | bytearray, wanted: bytes | bytearray, where: int
 
 
 async def refused(work: Awaitable[object], what: str, *errnos: int) -> None:
-    """Raise Mismatch unless ``work`` fails with one of these errnos (any, if none is given)."""
+    """Raise ContractError unless ``work`` fails, with one of these errnos if any are given."""
     try:
         await work
     except BlockyardError as error:
@@ -111,7 +111,7 @@ async def refused(work: Awaitable[object], what: str, *errnos: int) -> None:
         names = ", ".join(errno.errorcode[number] for number in errnos)
         expect(not errnos or found in errnos, f"{what} failed with '{error}', not {names}")
         return
-    raise Mismatch(f"{what} succeeded")
+    raise ContractError(f"{what} succeeded")
 
 
 async def served(work: Awaitable[object], what: str) -> None:
@@ -120,5 +120,5 @@ async def served(work: Awaitable[object], what: str) -> None:
         await work
     except BlockyardError as error:
         if getattr(error, "errno", None) in (errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise Skip(f"{what}: {os.strerror(errno.ENOTSUP)}") from None
+            raise NotApplicableError(f"{what}: {os.strerror(errno.ENOTSUP)}") from None
         raise

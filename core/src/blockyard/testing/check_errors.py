@@ -6,7 +6,7 @@ from typing import Any
 
 from blockyard.errors import BlockyardError
 from blockyard.testing.case import Case
-from blockyard.testing.check import Skip, check, expect
+from blockyard.testing.check import NotApplicableError, check, expect
 
 __all__ = ["bad_options_are_refused", "unknown_options_are_refused"]
 
@@ -37,7 +37,7 @@ async def unknown_options_are_refused(case: Case) -> None:
 async def bad_options_are_refused(case: Case) -> None:
     """What the subject lists as refused is, with nothing left behind."""
     if not case.subject.refused:
-        raise Skip("the subject lists nothing")
+        raise NotApplicableError("the subject lists nothing")
     for options in case.subject.refused:
         await _refused_cleanly(case, options)
     await case.reopen()

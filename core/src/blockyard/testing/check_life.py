@@ -5,7 +5,7 @@ import errno
 import os
 
 from blockyard.testing.case import Case
-from blockyard.testing.check import Skip, check, expect, expect_bytes, refused
+from blockyard.testing.check import NotApplicableError, check, expect, expect_bytes, refused
 
 __all__ = [
     "closing_leaves_nothing_behind",
@@ -23,7 +23,7 @@ def _descriptors() -> int:
 async def data_is_there_after_reopening(case: Case) -> None:
     """What was written and flushed is read after closing and opening."""
     if not case.subject.persists:
-        raise Skip("the driver keeps nothing beyond a close")
+        raise NotApplicableError("the driver keeps nothing beyond a close")
     data = case.data(64 << 10)
     await case.node.write(4096, data)
     await case.node.flush()

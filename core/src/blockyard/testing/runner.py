@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import anyio
+from blockyard.yard import Yard
 
 from blockyard.testing.case import Case
-from blockyard.testing.check import Check, Skip, checks
+from blockyard.testing.check import Check, NotApplicableError, checks
 from blockyard.testing.report import Outcome, Report
 from blockyard.testing.subject import Make, Subject
-from blockyard.yard import Yard
 
 __all__ = ["check_conformance", "run_conformance", "run_one"]
 
@@ -46,9 +46,10 @@ async def run_one(check: Check, subject: Subject) -> Outcome:
     try:
         with anyio.fail_after(TIME_LIMIT):
             await _run(check, subject)
-    except Skip as reason:
+    except NotApplicableError as reason:
         return Outcome(check.subject, check.name, "skipped", str(reason))
-    except Exception as error:  # noqa: BLE001 - the driver's faults are what is looked for
+    except Exception as error:
+        # The driver's faults are what is looked for.
         return Outcome(check.subject, check.name, "failed", _describe(error))
     return Outcome(check.subject, check.name, "passed")
 
@@ -56,7 +57,7 @@ async def run_one(check: Check, subject: Subject) -> Outcome:
 async def _run(check: Check, subject: Subject) -> None:
     with tempfile.TemporaryDirectory(prefix="blockyard-check-") as folder:
         async with Yard(registry=subject.registry) as yard:
-            case = Case(subject, yard, Path(folder), random.Random(subject.seed))
+            case = Case(subject, yard, Path(folder), random.Random(subject.seed))  # noqa: S311
             await case.start()
             try:
                 _applies(check, case)
@@ -67,9 +68,9 @@ async def _run(check: Check, subject: Subject) -> None:
 
 def _applies(check: Check, case: Case) -> None:
     if check.writes and case.node.read_only:
-        raise Skip("the node is read-only")
+        raise NotApplicableError("the node is read-only")
     if check.stores and not case.subject.stores:
-        raise Skip("the driver does not keep what is written")
+        raise NotApplicableError("the driver does not keep what is written")
 
 
 def _describe(error: BaseException) -> str:
