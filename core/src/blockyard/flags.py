@@ -38,6 +38,10 @@ class Flags:
         """
         if self.force_share and not self.read_only:
             raise InvalidOption("force-share=on can only be used with read-only images")
+        self.check_detect_zeroes()
+
+    def check_detect_zeroes(self) -> None:
+        """The part of :meth:`check` that a reopen makes as well."""
         if self.detect_zeroes == "unmap" and self.discard != "unmap":
             raise InvalidOption(
                 "setting detect-zeroes to unmap is not allowed without setting "

@@ -21,6 +21,7 @@ import attrs
 
 from blockyard import permission
 from blockyard.errors import BlockyardError, Unsupported, from_errno
+from blockyard.flags import Flags
 from blockyard.permission import Perm, Role
 from blockyard.request import BlockStatus, Limits, Preallocation, RequestFlags, StatusFlags
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from blockyard.graph import Graph
 
 __all__ = ["Child", "ChildSpec", "Driver", "DriverType", "Node", "Opened", "PythonDriver"]
+
+
+_FLAG_NAMES = tuple(field.name for field in attrs.fields(Flags))
 
 
 @attrs.frozen(kw_only=True)
@@ -55,12 +59,13 @@ class DriverType:
     #: ``"protocol"``, ``"format"`` or ``"filter"``.
     kind: str
     #: The schema's struct for this branch of BlockdevOptions.
-    options: type
+    #: None when there are none beyond the common ones.
+    options: type | None
     implementation: str | type[Driver]
     #: The schema's struct for this branch of BlockdevCreateOptions.
     create_options: type | None = None
     children: tuple[ChildSpec, ...] = ()
-    #: Options that blockdev-reopen may set back to their default by leaving them out.
+    #: Options of ``options`` that blockdev-reopen may change, or set back by leaving out.
     mutable_options: tuple[str, ...] = ()
     #: Whether the format records a backing file, so that reopen must name it.
     supports_backing: bool = False
@@ -114,14 +119,14 @@ class Node:
     graph: Graph
     #: The visited BlockdevOptions; ``options.u`` is the driver's branch.
     options: Any
+    #: The common options as asked for, before a driver fell back to read-only.
+    flags: Flags = attrs.field(factory=Flags)
     driver: Driver = attrs.field(init=False)
     #: In slot order.
     children: dict[str, Child] = attrs.field(factory=dict)
     parents: list[permission.User] = attrs.field(factory=list)
     #: ``struct by_node *``; None until opened.
     native: Any = None
-    #: Bytes, as the driver's ``open`` said; see :attr:`length`.
-    opened_length: int = 0
     limits: Limits = attrs.field(factory=Limits)
     #: What image information calls the file: a name, or ``json:{...}``.
     filename: str = ""
@@ -145,13 +150,18 @@ class Node:
 
     @property
     def length(self) -> int:
-        """The node's present length in bytes."""
-        return self.graph.length_of(self)
+        """The node's present length in bytes; it is open."""
+        return self.graph.carrier.length(self)
 
     @property
     def writable(self) -> bool:
         """Whether data may change through this node: not read-only, and active."""
         return not self.read_only and self.active
+
+    def take_flags(self, flags: Flags) -> None:
+        """Make ``flags`` the effective ones."""
+        for name in _FLAG_NAMES:
+            setattr(self, name, getattr(flags, name))
 
     def apply_auto_read_only(self, message: str) -> None:
         """Fall back to read-only where the user allows it; for a driver's ``open``.
@@ -271,6 +281,15 @@ class Driver(abc.ABC):
 
     async def reopen_abort(self) -> None:
         """Forget what was prepared.  Cannot fail."""
+
+    async def check_resize(self, length: int) -> None:
+        """Refuse a new length in words of the driver's own; TRUNCATE would say only an errno.
+
+        By default the child that a filter or raw format shows is asked.
+        """
+        for child in self.node.children.values():
+            if child.role & Role.FILTERED:
+                await child.node.driver.check_resize(length)
 
     # -- drain and activity
 

@@ -50,5 +50,9 @@ class Root:
     movable: bool = True
     #: Whether the user keeps working while the node is inactive.
     allow_inactive: bool = False
+    #: Whether writes past the end of the node are let through.
+    growable: bool = False
+    #: The permissions to come back to when the node is active again; None when it is.
+    awake: tuple[Perm, Perm] | None = None
     #: Requests from Python through this root.
     access: Access = attrs.field(init=False)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Permissions over a changed subgraph: compute, check, and commit or abort.
+
+The change (an edge, a root, a flag) is made first, inside a transaction; then
+:func:`refresh` walks down from what it touched, parents before children.  Each
+node's users must get along; then its driver prepares for their sum (a file takes
+its locks), and its edges are given what follows for its children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from blockyard.errors import PermissionConflict
+from blockyard.node import Child, Node
+from blockyard.permission import Perm, User, check_users, cumulative
+from blockyard.topology import sorted_below
+from blockyard.transaction import Transaction
+
+__all__ = ["ask", "initial", "refresh"]
+
+_WRITES = Perm.WRITE | Perm.WRITE_UNCHANGED
+
+
+async def refresh(
+    starts: Iterable[Node], tran: Transaction, *, was_writable: Collection[Node] = ()
+) -> None:
+    """Bring the permissions below ``starts`` in line with the graph as it is now.
+
+    ``was_writable``: nodes that the same transaction has made read-only.
+
+    :raises PermissionConflict: if users of a node do not get along, here or in
+        another process; nothing has changed once ``tran`` is aborted.
+    """
+    for node in sorted_below(starts):
+        check_users(node.name, node.parents)
+        perm, shared = cumulative(node.parents)
+        _check_node(node, perm, node in was_writable)
+        await node.driver.check_permissions(perm, shared)
+        _settle(node, perm, shared, tran)
+        for child in node.children.values():
+            ask(child, *child.permissions_below(perm, shared), tran)
+
+
+def ask(user: User, perm: Perm, shared: Perm, tran: Transaction) -> None:
+    """Give an edge or root other permissions; back on abort."""
+    old = user.perm, user.shared
+
+    def undo() -> None:
+        user.perm, user.shared = old
+
+    user.perm, user.shared = perm, shared
+    tran.add(abort=undo)
+
+
+def _settle(node: Node, perm: Perm, shared: Perm, tran: Transaction) -> None:
+    tran.add(
+        commit=lambda: node.driver.set_permissions(perm, shared),
+        abort=node.driver.abort_permissions,
+    )
+
+
+def _check_node(node: Node, perm: Perm, was_writable: bool) -> None:
+    if not perm & _WRITES:
+        return
+    if not node.writable and was_writable:
+        raise PermissionConflict(
+            f"Read-only block node '{node.name}' cannot support read-write users"
+        )
+    if not node.writable:
+        raise PermissionConflict("Block node is read-only")
+    # Without RESIZE the last request cannot be aligned up past the end.
+    if not perm & Perm.RESIZE and _unaligned(node):
+        raise PermissionConflict(
+            "Cannot get 'write' permission without 'resize': "
+            "Image size is not a multiple of request alignment"
+        )
+
+
+def _unaligned(node: Node) -> bool:
+    return node.native is not None and node.length % node.limits.request_alignment != 0
+
+
+def initial(child: Child) -> tuple[Perm, Perm]:
+    """What a new edge carries, given its parent's present users."""
+    return child.permissions_below(*cumulative(child.parent.parents))

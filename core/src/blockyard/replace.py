@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replacing nodes under their users, and inserting nodes between.
+
+An edge's new target is visible to permissions at once and to requests at commit,
+all inside a drained section, so that no request is lost or sees half a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from blockyard.errors import InvalidOption
+from blockyard.node import Child, Node
+from blockyard.opening import child_slots, open_tree
+from blockyard.permission import User
+from blockyard.refresh import refresh
+from blockyard.root import Root
+from blockyard.topology import check_edge
+from blockyard.transaction import Transaction
+
+if TYPE_CHECKING:
+    from blockyard.graph import Graph
+
+__all__ = ["attach", "detach", "insert_above", "replace_node", "retarget"]
+
+
+async def replace_node(
+    graph: Graph, old: Node, new: Node, *, keep: Iterable[Node] = ()
+) -> None:
+    """Let ``new`` take the place of ``old`` under all its users but the nodes in ``keep``.
+
+    ``old`` ends if that was its last use.
+
+    :raises InvalidOption: if that would make a cycle.
+    :raises PermissionConflict: if the users cannot share ``new``.
+    """
+    kept = {new, *keep}
+    moving = [u for u in old.parents if not (isinstance(u, Child) and u.parent in kept)]
+    async with graph.drained([old, new]):
+        async with Transaction() as tran:
+            for user in moving:
+                retarget(graph, user, new, tran)
+            await refresh([old, new], tran)
+    await graph.release(old)
+
+
+async def insert_above(graph: Graph, node: Node, options: Any, child: str) -> Node:
+    """Open a node whose ``child`` is ``node`` and put it between ``node`` and its users.
+
+    On failure the new node is gone again.
+    """
+    new = await open_tree(graph, options)
+    try:
+        if child not in new.children or new.children[child].node is not node:
+            raise InvalidOption(f"Node '{new.name}' does not have '{node.name}' as '{child}'")
+        # Nobody owns it until its users arrive; permissions see them as they are.
+        new.monitor_owned = True
+        await replace_node(graph, node, new)
+    except BaseException:
+        new.monitor_owned = False
+        await graph.release(new)
+        raise
+    return new
+
+
+def retarget(graph: Graph, user: User, new: Node, tran: Transaction) -> None:
+    """Point an edge or a root at another node.  Drained; permissions are not looked at.
+
+    :raises InvalidOption: if an edge would make a cycle.
+    """
+    assert isinstance(user, Child | Root)
+    old = user.node
+    if isinstance(user, Child):
+        check_edge(user.parent, user.name, new)
+    _move(user, old, new)
+    tran.add(abort=lambda: _move(user, new, old), commit=lambda: _tell(graph, user))
+
+
+def attach(graph: Graph, parent: Node, child: Child, tran: Transaction) -> None:
+    """Give an open node a child that it did not have.  Drained.
+
+    :raises InvalidOption: if that would make a cycle.
+    """
+    check_edge(parent, child.name, child.node)
+    _link(child)
+    tran.add(abort=lambda: _unlink(child), commit=lambda: _tell(graph, child))
+
+
+def detach(graph: Graph, child: Child, tran: Transaction) -> None:
+    """Take a child from an open node.  Drained."""
+    _unlink(child)
+    tran.add(abort=lambda: _link(child), commit=lambda: _tell(graph, child))
+
+
+def _link(child: Child) -> None:
+    child.parent.children[child.name] = child
+    child.node.parents.insert(0, child)
+
+
+def _unlink(child: Child) -> None:
+    del child.parent.children[child.name]
+    child.node.parents.remove(child)
+
+
+def _move(user: Child | Root, old: Node, new: Node) -> None:
+    old.parents.remove(user)
+    new.parents.insert(0, user)
+    user.node = new
+
+
+def _tell(graph: Graph, user: Child | Root) -> None:
+    if isinstance(user, Root):
+        graph.carrier.set_root_node(user.native, user.node)
+        return
+    slots = child_slots(user.parent)
+    if user.name in slots:
+        graph.carrier.set_child(user.parent, slots.index(user.name), user.name)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lock that every change of the graph is made under."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import anyio
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """One task at a time; a task that holds it may take it again.
+
+    Waiters are served in order.
+    """
+
+    def __init__(self) -> None:
+        self._lock: anyio.Lock | None = None
+        self._holder: int | None = None
+        self._depth = 0
+
+    async def __aenter__(self) -> None:
+        task = anyio.get_current_task().id
+        if self._holder != task:
+            # Made here, so that a Writer may be made outside an event loop.
+            self._lock = self._lock or anyio.Lock()
+            await self._lock.acquire()
+            self._holder = task
+        self._depth += 1
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            assert self._lock is not None
+            self._holder = None
+            self._lock.release()
