@@ -42,9 +42,10 @@ static int allocate(const struct by_file_op *op, int mode)
     return 0;
 }
 
-static int device_range(const struct by_file_op *op, unsigned long command)
+static int device_range(const struct by_file_op *op, unsigned long command,
+                        uint64_t offset, uint64_t bytes)
 {
-    uint64_t range[2] = { op->req->offset, op->req->bytes };
+    uint64_t range[2] = { offset, bytes };
 
     while (ioctl(op->file->fd, command, range)) {
         if (errno != EINTR) {
@@ -56,6 +57,16 @@ static int device_range(const struct by_file_op *op, unsigned long command)
 
 /* ---------------------------------------------------------------- discard */
 
+/* Devices discard whole sectors; what sticks out keeps its content. */
+static int discard_device(const struct by_file_op *op)
+{
+    uint64_t sector = BY_FILE_SECTOR;
+    uint64_t from = (op->req->offset + sector - 1) & ~(sector - 1);
+    uint64_t to = (op->req->offset + op->req->bytes) & ~(sector - 1);
+
+    return from < to ? device_range(op, BLKDISCARD, from, to - from) : 0;
+}
+
 static int discard(struct by_work *work)
 {
     struct by_file_op *op = work->owner;
@@ -65,7 +76,7 @@ static int discard(struct by_work *work)
         return -ENOTSUP;
     }
     return learn(&file->no_punch, file->regular
-                 ? allocate(op, PUNCH) : device_range(op, BLKDISCARD));
+                 ? allocate(op, PUNCH) : discard_device(op));
 }
 
 static void count_discard(struct by_file *file, uint64_t bytes, int result)
@@ -127,12 +138,16 @@ static int zero_regular(struct by_file_op *op)
 static int zero_device(struct by_file_op *op)
 {
     struct by_file *file = op->file;
+    int result;
 
     if ((op->req->flags & BY_REQ_NO_FALLBACK)
         || known_missing(&file->no_zeroout)) {
         return -ENOTSUP;
     }
-    return learn(&file->no_zeroout, device_range(op, BLKZEROOUT));
+    result = learn(&file->no_zeroout, device_range(op, BLKZEROOUT,
+                                                   op->req->offset,
+                                                   op->req->bytes));
+    return result == -EINVAL ? -ENOTSUP : result; /* not whole sectors */
 }
 
 static int write_zeroes(struct by_work *work)
@@ -201,6 +216,7 @@ static void space_done(struct by_work *work, int result)
     by_file_touched(file);
     if (op->req->op == BY_OP_DISCARD) {
         count_discard(file, op->req->bytes, result);
+        result = result == -ENOTSUP ? 0 : result; /* it was but a hint */
     }
     if (op->req->op == BY_OP_TRUNCATE && file->regular && result == 0) {
         by_file_api->node_set_length(op->node,
