@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The types of the QMP interface: declaring, checking, structuring, describing."""
 
+from blockyard.schema import keyval
 from blockyard.schema.declare import (
     NULL,
     Int8,
@@ -21,6 +22,12 @@ from blockyard.schema.declare import (
     open_enum,
     struct,
     union,
+)
+from blockyard.schema.keyvalvisitor import (
+    json_or_keyval,
+    parse_size,
+    visit_keyval,
+    visit_text,
 )
 from blockyard.schema.shape import BranchSource, branch_source, provide, shape_of
 from blockyard.schema.structure import dump, structure, visit
@@ -46,12 +53,17 @@ __all__ = [
     "check",
     "dump",
     "enum",
+    "json_or_keyval",
+    "keyval",
     "member",
     "open_enum",
+    "parse_size",
     "provide",
     "shape_of",
     "struct",
     "structure",
     "union",
     "visit",
+    "visit_keyval",
+    "visit_text",
 ]

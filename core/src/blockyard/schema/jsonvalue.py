@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From JSON tokens to values and from values to text, without recursion.
+
+QEMU allows 1024 levels, which is more than Python's own stack is sure to have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from blockyard.errors import BlockyardError
+
+__all__ = ["JsonError", "Token", "build", "convert_integer", "printable", "write"]
+
+#: (kind, text): a structural character, ``string``, ``integer``, ``real`` or ``word``.
+Token: TypeAlias = tuple[str, bytes]
+
+_CLOSING = {"{": "}", "[": "]"}
+_WORDS: dict[bytes, bool | None] = {b"true": True, b"false": False, b"null": None}
+_ESCAPES = {
+    ord('"'): '"',
+    ord("'"): "'",
+    ord("\\"): "\\",
+    ord("/"): "/",
+    ord("b"): "\b",
+    ord("f"): "\f",
+    ord("n"): "\n",
+    ord("r"): "\r",
+    ord("t"): "\t",
+}
+_HEX = re.compile(rb"[0-9A-Fa-f]{4}")
+_PLAIN = re.compile(rb"[^\\]*")
+_SEQUENCE = re.compile(
+    rb"[\xc0-\xdf][\x80-\xbf]{0,1}|[\xe0-\xef][\x80-\xbf]{0,2}|[\xf0-\xf7][\x80-\xbf]{0,3}"
+    rb"|[\xf8-\xfb][\x80-\xbf]{0,4}|[\xfc\xfd][\x80-\xbf]{0,5}|[\x80-\xff]|[\x00-\x7f]+"
+)
+_TO_ESCAPE = re.compile(r'["\\]|[^ -~]')
+_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+#: Bytes of a sentence that QEMU keeps.
+_MESSAGE = 1023
+
+
+class JsonError(BlockyardError, ValueError):
+    """Raised when text is not JSON, or exceeds a limit."""
+
+
+def _error(text: str) -> JsonError:
+    kept = text.encode("utf-8", "replace")[:_MESSAGE].decode("utf-8", "replace")
+    return JsonError(f"JSON parse error, {kept}")
+
+
+def build(tokens: Sequence[Token]) -> Any:
+    """The value that the tokens make.
+
+    :raises JsonError: with QEMU's sentence.
+    """
+    builder = _Builder(tokens)
+    while not builder.done:
+        builder.value()
+    return builder.result
+
+
+class _Builder:
+    """Consumes tokens; ``_open`` holds each unclosed container and the key that waits."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self._tokens = tokens
+        self._at = 0
+        self._open: list[tuple[Any, list[str]]] = []
+        self.done = False
+        self.result: Any = None
+
+    def _peek(self) -> Token:
+        if self._at == len(self._tokens):
+            raise _error("premature EOI")
+        return self._tokens[self._at]
+
+    def _next(self) -> Token:
+        token = self._peek()
+        self._at += 1
+        return token
+
+    def value(self) -> None:
+        """Read a value's first token, and go on until another value is due."""
+        kind, text = self._next()
+        if kind in ("{", "["):
+            container: Any = {} if kind == "{" else []
+            if self._peek()[0] == _CLOSING[kind]:
+                self._at += 1
+                self._complete(container)
+            else:
+                self._open.append((container, []))
+        elif kind in _SCALARS:
+            self._complete(_SCALARS[kind](text))
+        else:
+            raise _error("expecting value")
+
+    def _complete(self, value: Any) -> None:
+        while self._open:
+            container, key = self._open[-1]
+            is_object = isinstance(container, dict)
+            if is_object and not key:
+                self._take_key(key, value)
+                return
+            self._add(container, key, value)
+            kind, _ = self._next()
+            if kind == ",":
+                return
+            if kind != ("}" if is_object else "]"):
+                raise _error(f"expected separator in {'dict' if is_object else 'list'}")
+            value = container
+            self._open.pop()
+        self.done, self.result = True, value
+
+    def _take_key(self, key: list[str], value: Any) -> None:
+        if not isinstance(value, str):
+            raise _error("key is not a string in object")
+        if self._next()[0] != ":":
+            raise _error("missing : in object pair")
+        key.append(value)
+
+    def _add(self, container: Any, key: list[str], value: Any) -> None:
+        if isinstance(container, list):
+            container.append(value)
+            return
+        name = key.pop()
+        if name in container:
+            raise _error("duplicate key")
+        container[name] = value
+
+
+def convert_integer(text: str | bytes) -> int | float:
+    """A number without fraction: an int if 64 bits hold it, signed or unsigned, else a float."""
+    if len(text) > 20:
+        return float(text)
+    number = int(text)
+    return number if -(1 << 63) <= number < 1 << 64 else float(number)
+
+
+def _word(text: bytes) -> bool | None:
+    if text not in _WORDS:
+        raise _error(f"invalid keyword '{text.decode('ascii')}'")
+    return _WORDS[text]
+
+
+def _string(text: bytes) -> str:
+    if b"\\" not in text and text.isascii():
+        return text[1:-1].decode("ascii")
+    return "".join(_pieces(text))
+
+
+def _pieces(text: bytes) -> Iterator[str]:
+    """The parts of a string's token, unescaped, between its quotes."""
+    position, end = 1, len(text) - 1
+    while position < end:
+        if text[position] != ord("\\"):
+            plain = _PLAIN.match(text, position, end)
+            assert plain is not None
+            yield from _decoded(plain[0])
+            position = plain.end()
+        elif text[position + 1] == ord("u"):
+            character, position = _unicode_escape(text, position)
+            yield character
+        else:
+            short = _ESCAPES.get(text[position + 1])
+            if short is None:
+                raise _error("invalid escape sequence in string")
+            yield short
+            position += 2
+
+
+def _unicode_escape(text: bytes, start: int) -> tuple[str, int]:
+    """The character of the ``\\u`` escape, or pair of them, at ``start``, and where it ends."""
+    code, end = _hex(text, start + 2), start + 6
+    if 0xD800 <= code <= 0xDBFF and text[end : end + 2] == b"\\u":
+        trailing = _hex(text, end + 2)
+        if 0xDC00 <= trailing <= 0xDFFF:
+            code, end = 0x10000 + ((code & 0x3FF) << 10 | trailing & 0x3FF), end + 6
+        else:
+            code = -1
+    if not _is_character(code):
+        raise _error(f"{printable(text[start:end])} is not a valid Unicode character")
+    return chr(code), end
+
+
+def _hex(text: bytes, start: int) -> int:
+    match = _HEX.match(text, start)
+    return int(match[0], 16) if match else -1
+
+
+def _is_character(code: int) -> bool:
+    """Whether Unicode has the code point, and has it for a character."""
+    if not 0 <= code <= 0x10FFFF or 0xD800 <= code <= 0xDFFF:
+        return False
+    return not (0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE)
+
+
+def _decoded(data: bytes) -> Iterator[str]:
+    for sequence in _SEQUENCE.findall(data):
+        character = _decode_sequence(sequence)
+        if character is None:
+            raise _error("invalid UTF-8 sequence in string")
+        yield character
+
+
+def _decode_sequence(sequence: bytes) -> str | None:
+    """ASCII, or one character in modified UTF-8, whose U+0000 has two bytes."""
+    if sequence == b"\xc0\x80":
+        return "\0"
+    try:
+        text = sequence.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if sequence.isascii() or _is_character(ord(text)) else None
+
+
+def printable(data: bytes | bytearray) -> str:
+    """Bytes as QEMU prints them in an error: to the first NUL, U+FFFD for what is not UTF-8."""
+    text = bytes(data).partition(b"\0")[0]
+    return "".join(_decode_sequence(part) or "\ufffd" for part in _SEQUENCE.findall(text))
+
+
+_SCALARS: dict[str, Callable[[bytes], Any]] = {
+    "string": _string,
+    "integer": convert_integer,
+    "real": float,
+    "word": _word,
+}
+
+
+def write(value: Any, *, pretty: bool = False) -> str:
+    """JSON in ASCII; with ``pretty`` every member on a line of its own."""
+    out: list[str] = []
+    # What is still to be written: text, or (value, depth).
+    todo: list[Any] = [(value, 0)]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            out.append(item)
+        elif isinstance(item[0], dict | list | tuple):
+            todo.extend(reversed(list(_spread(*item, pretty))))
+        else:
+            out.append(_write_scalar(item[0]))
+    return "".join(out)
+
+
+def _spread(value: Any, depth: int, pretty: bool) -> Iterator[Any]:
+    """The pieces of a container, in order."""
+    is_object = isinstance(value, dict)
+    indent = "\n" + " " * 4 * (depth + 1) if pretty else ""
+    yield "{" if is_object else "["
+    for index, item in enumerate(value):
+        if index:
+            yield "," + (indent or " ")
+        elif pretty:
+            yield indent
+        if is_object:
+            yield _quoted(item) + ": "
+        yield (value[item] if is_object else item, depth + 1)
+    if pretty:
+        yield "\n" + " " * 4 * depth
+    yield "}" if is_object else "]"
+
+
+def _write_scalar(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _quoted(value)
+    return f"{value:.17g}" if isinstance(value, float) else str(value)
+
+
+def _quoted(text: str) -> str:
+    return '"' + _TO_ESCAPE.sub(_escape, text) + '"'
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if character in _SHORT:
+        return _SHORT[character]
+    code = ord(character)
+    if code > 0xFFFF:
+        code -= 0x10000
+        return f"\\u{0xD800 + (code >> 10):04X}\\u{0xDC00 + (code & 0x3FF):04X}"
+    return f"\\u{0xFFFD if 0xD800 <= code <= 0xDFFF else code:04X}"
