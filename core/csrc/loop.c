@@ -273,7 +273,11 @@ static void end_round(struct by_loop *loop, uint64_t relief)
     }
     if (by_spin_wanted(loop)) {
         loop->backend->enter(loop, 0);
-        if (has_work(loop) || by_spin(loop)) {
+        if (has_work(loop)) {
+            by_spin_busy(loop);
+            return;
+        }
+        if (by_spin(loop)) {
             return;
         }
     }
@@ -282,10 +286,19 @@ static void end_round(struct by_loop *loop, uint64_t relief)
 
 /* ------------------------------------------------------------------- end */
 
+/* The mark of a sleeper is no post. */
+static bool has_posts(const struct by_loop *loop)
+{
+    struct by_task *top = atomic_load_explicit(&loop->posted,
+                                               memory_order_relaxed);
+
+    return top && top != &by_asleep;
+}
+
 static bool is_empty(const struct by_loop *loop)
 {
     return !loop->in_flight && !loop->works && !loop->pollers
-        && !loop->deferred && !by_loop_posted(loop);
+        && !loop->deferred && !has_posts(loop);
 }
 
 /* by_stop: nobody will end what is left, so it is cancelled, again and again
@@ -317,11 +330,13 @@ void by_loop_run(struct by_loop *loop)
 {
     uint64_t give_up = 0;
 
-    loop->now = by_clock();
-    while (!must_end(loop, &give_up)) {
+    for (;;) {
         unsigned count = run_round(loop);
         uint64_t relief = by_pool_relieve(loop);
 
+        if (must_end(loop, &give_up)) {
+            return;
+        }
         if (count) {
             by_spin_learn(loop);
         }

@@ -70,10 +70,7 @@ static uint64_t next_piece(const struct by_splitting *s)
             now &= ~mask;
         }
     }
-    if (now > s->max) {
-        now = s->max > into ? s->max - into : s->max;
-    }
-    return now;
+    return now > s->max - into ? s->max - into : now;
 }
 
 static void give_back(struct by_piece *piece)
@@ -175,8 +172,10 @@ static int split(struct by_inode *inode, struct by_request *req, uint64_t max)
 int by_split(struct by_inode *inode, struct by_request *req)
 {
     uint64_t max = largest_piece(inode, req);
+    uint64_t into = req->offset & inode->plan[req->op].align_mask;
 
-    if (likely(req->bytes <= max && !is_ragged(inode, req))) {
+    /* Whole blocks have to fit, not only the bytes asked for. */
+    if (likely(req->bytes <= max - into && !is_ragged(inode, req))) {
         return by_align(inode, req);
     }
     return split(inode, req, max);
