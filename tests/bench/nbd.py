@@ -19,7 +19,7 @@ from pathlib import Path
 import report
 from cases import BY_NAME, CASES, Case
 from client import Sample, median, run
-from servers import Running, Server
+from servers import Running, Server, default_servers
 
 EXAMPLES = """\
 examples:
@@ -67,12 +67,6 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser
-
-
-def default_servers() -> list[Server]:
-    """Blockyard and the peer on PATH."""
-    peer = os.environ.get("BLOCKYARD_QSD", "qemu-storage-daemon")
-    return [Server("blockyard", "blockyard-daemon"), Server("qemu", peer)]
 
 
 def make_image(path: Path) -> None:

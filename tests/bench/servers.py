@@ -51,6 +51,12 @@ class Server:
         return [word.format(**values) for word in shlex.split(template)]
 
 
+def default_servers() -> list[Server]:
+    """Blockyard and the peer on PATH."""
+    peer = os.environ.get("BLOCKYARD_QSD", "qemu-storage-daemon")
+    return [Server("blockyard", "blockyard-daemon"), Server("qemu", peer)]
+
+
 @dataclass
 class Running:
     """A started daemon; leave the ``with`` block to end it."""
