@@ -135,7 +135,7 @@ static int memory_submit(struct by_node *node, struct by_request *req)
     CHECK(op);
     op->req = req;
     op->memory = m;
-    op->hops = rng() % 4;
+    op->hops = m->submitted * 7 % 4;
     op->task.run = act_later;
     op->task.owner = op;
     by_loop_post(req->loop, &op->task);
