@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 
-from blockyard.errors import BlockyardError, InvalidOption, from_errno
+from blockyard.errors import BlockyardError, InvalidOption, Unsupported, from_errno
 from blockyard.fdset import FD_SETS
 from blockyard.node import Driver, Opened
 from blockyard.permission import ALL, NONE, Perm
@@ -265,6 +265,7 @@ class FileDriver(Driver):
         with contextlib.suppress(BlockyardError):
             self._limits = self._find_limits(self._fd, self._access)
         lib.by_file_change(self._state, self._settings(self._fd))
+        self.node.graph.carrier.set_limits(self.node, self._limits)
         self.node.limits = self._limits
 
     async def reopen_abort(self) -> None:
@@ -339,6 +340,14 @@ class HostDeviceDriver(FileDriver):
     """Block and character devices."""
 
     kind = lib.BY_FILE_DEVICE
+
+    async def check_resize(self, length: int) -> None:
+        """A device cannot grow.
+
+        :raises Unsupported: if it would have to.
+        """
+        if length > self.node.length:
+            raise Unsupported("Cannot grow device files")
 
     @classmethod
     async def create(cls, options: Any, yard: Any) -> None:
