@@ -208,6 +208,10 @@ class Graph:
                 await refresh([root.node], tran)
             self._set_rights(root)
 
+    def roots(self) -> list[Root]:
+        """All users from outside."""
+        return roots_of(self.nodes.values())
+
     # -- changing
 
     def drained(self, nodes: Iterable[Node]) -> AbstractAsyncContextManager[None]:

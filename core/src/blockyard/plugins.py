@@ -22,10 +22,13 @@ from blockyard.errors import BlockyardError, UnknownPlugin
 __all__ = [
     "BLOCK_KINDS",
     "GROUPS",
+    "Branches",
     "PluginRecord",
     "Registry",
     "default_registry",
     "implementation",
+    "package_of",
+    "provide_branches",
 ]
 
 #: The kinds of plugin; the entry-point group is the kind after ``blockyard.``.
@@ -191,6 +194,46 @@ def implementation(declaration: Any) -> Any:
         raise UnknownPlugin(_broken(declaration.name, found, error)) from error
 
 
+class Branches:
+    """What a union of the schema asks about its branches (``schema.BranchSource``)."""
+
+    def __init__(self, registry: Registry, kinds: tuple[str, ...], attribute: str) -> None:
+        self._registry = registry
+        self._kinds = kinds
+        self._attribute = attribute
+
+    def names(self) -> list[str]:
+        """The names that are installed."""
+        return self._registry.names(*self._kinds)
+
+    def options(self, name: str) -> type | None:
+        """The struct of a branch; None when it adds no members.
+
+        :raises UnknownPlugin: if the plugin cannot be imported.
+        """
+        if self._kinds == BLOCK_KINDS:
+            declaration = self._registry.driver(name)
+        else:
+            declaration = self._registry.find(self._kinds[0], name)
+        found: type | None = getattr(declaration, self._attribute)
+        return found
+
+    def hint(self, name: str) -> str:
+        """``"; install the package x"`` for a name that a package of ours carries."""
+        package = package_of(self._kinds, name)
+        return f"; install the package {package}" if package else ""
+
+
+def provide_branches(registry: Registry) -> None:
+    """Let the schema's open unions take their branches from this registry."""
+    from blockyard.schema.shape import provide
+
+    provide("BlockdevOptions", Branches(registry, BLOCK_KINDS, "options"))
+    provide("BlockdevCreateOptions", Branches(registry, BLOCK_KINDS, "create_options"))
+    provide("BlockExportOptions", Branches(registry, ("exports",), "options"))
+    provide("ObjectOptions", Branches(registry, ("objects",), "options"))
+
+
 def default_registry() -> Registry:
     """The registry of this process's installed distributions, read once."""
     global _default
@@ -200,6 +243,12 @@ def default_registry() -> Registry:
 
 
 _default: Registry | None = None
+
+
+def package_of(kinds: Iterable[str], name: str) -> str | None:
+    """The package of ours that carries a well-known name, installed or not."""
+    packages = (_PACKAGES.get(kind, {}).get(name) for kind in kinds)
+    return next((package for package in packages if package), None)
 
 
 def _allowed(distribution: str, limit: str | None) -> bool:
@@ -221,7 +270,6 @@ def _broken(name: str, origin: str, error: Exception) -> str:
 
 def _unknown(kind: str, name: str) -> str:
     noun = _NOUNS.get(kind, kind.removesuffix("s"))
-    groups = BLOCK_KINDS if kind in BLOCK_KINDS else (kind,)
-    packages = [_PACKAGES[group][name] for group in groups if name in _PACKAGES.get(group, {})]
-    hint = f"; install the package {packages[0]}" if packages else ""
+    package = package_of(BLOCK_KINDS if kind in BLOCK_KINDS else (kind,), name)
+    hint = f"; install the package {package}" if package else ""
     return f"Unknown {noun} '{name}'{hint}"
