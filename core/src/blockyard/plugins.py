@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from blockyard.branches import provide_branches
 from blockyard.entrypoints import EntryPoint, installed, load_object
 from blockyard.errors import BlockyardError, UnknownPlugin
 
@@ -239,6 +240,7 @@ def default_registry() -> Registry:
     global _default
     if _default is None:
         _default = Registry()
+        provide_branches(_default)
     return _default
 
 

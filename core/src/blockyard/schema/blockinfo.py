@@ -77,7 +77,9 @@ class ImageInfoSpecificFileWrapper:
 
 
 #: A format that tells more of an image than the common; formats bring their own.
-ImageInfoSpecificKind = Annotated[str, open_enum("ImageInfoSpecificKind", "ImageInfoSpecific")]
+ImageInfoSpecificKind = Annotated[
+    str, open_enum("ImageInfoSpecificKind", "ImageInfoSpecific", fixed=("file",))
+]
 
 
 @union("type")

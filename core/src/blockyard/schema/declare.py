@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum as _enum
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, Final, TypeVar, dataclass_transform, overload
 
 import attrs
@@ -52,6 +53,7 @@ __all__ = [
     "open_enum",
     "struct",
     "union",
+    "wrapper",
 ]
 
 _T = TypeVar("_T")
@@ -116,11 +118,15 @@ class OpenEnum:
 
     name: str
     source: str
+    fixed: tuple[str, ...] = ()
 
 
-def open_enum(name: str, source: str) -> OpenEnum:
-    """Mark a ``str`` annotation as the enum ``name`` whose values the registry knows."""
-    return OpenEnum(name, source)
+def open_enum(name: str, source: str, fixed: tuple[str, ...] = ()) -> OpenEnum:
+    """Mark a ``str`` annotation as the enum ``name`` whose values the registry knows.
+
+    The values ``fixed`` are there whatever it knows.
+    """
+    return OpenEnum(name, source, fixed)
 
 
 class QEnum(_enum.StrEnum):
@@ -284,6 +290,17 @@ def union(
         return _declare(cls, info)
 
     return decorate
+
+
+@cache
+def wrapper(cls: type) -> type:
+    """The struct whose one member ``data`` is a ``cls``, as QAPI's older unions have it."""
+    body = {
+        "__annotations__": {"data": cls},
+        "__doc__": f"The ``data`` of a {cls.__name__}.",
+        "__module__": cls.__module__,
+    }
+    return struct(type(f"{cls.__name__}Wrapper", (), body))
 
 
 _E = TypeVar("_E", bound=type[QEnum])

@@ -7,9 +7,10 @@ at what it is called (docs/devel/qapi-code-gen, "Client JSON Protocol introspect
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
+from blockyard.errors import BlockyardError
 from blockyard.schema.shape import (
     AlternateShape,
     ArrayShape,
@@ -148,10 +149,16 @@ class _Introspection:
         info: dict[str, Any] = {"members": [self._member(member) for member in shape.members]}
         if shape.tag is not None:
             info["tag"] = shape.tag.name
-            info["variants"] = [
-                {"case": case, "type": self._name(shape.branch(case))} for case in shape.cases()
-            ]
+            info["variants"] = list(self._variants(shape))
         return info | _features(shape.features)
+
+    def _variants(self, shape: ObjectShape) -> Iterator[dict[str, str]]:
+        for case in shape.cases():
+            try:
+                branch = shape.branch(case)
+            except BlockyardError:
+                continue  # a broken plugin harms only itself
+            yield {"case": case, "type": self._name(branch)}
 
     def _member(self, member: MemberShape) -> dict[str, Any]:
         info: dict[str, Any] = {"name": member.name, "type": self._name(member.shape)}

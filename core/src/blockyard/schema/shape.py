@@ -186,10 +186,9 @@ class ObjectShape:
         return next(m for m in self.members if m.attribute == self._union.tag)
 
     def cases(self) -> list[str]:
-        """The tag values that have a branch declared or installed."""
-        declared = self._branches
-        source = _sources.get(declared.source) if declared.source else None
-        return [*declared.fixed, *(n for n in (source.names() if source else ()))]
+        """The tag's values, all of which select a branch, be it an empty one."""
+        shape = self.tag.shape if self.tag else None
+        return shape.values() if isinstance(shape, EnumShape) else []
 
     def branch(self, value: str) -> ObjectShape | None:
         """The branch that ``value`` of the tag selects; None when it adds no members."""
@@ -253,7 +252,7 @@ def _make(annotation: Any) -> Shape:
 def _open_enum(mark: OpenEnum) -> EnumShape:
     def values() -> list[str]:
         source = _sources.get(mark.source)
-        return list(source.names()) if source else []
+        return list(dict.fromkeys([*mark.fixed, *(source.names() if source else ())]))
 
     return EnumShape(mark.name, None, values, mark.source)
 
