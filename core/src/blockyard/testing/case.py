@@ -33,7 +33,8 @@ class Case:
 
     async def open(self, **extra: Any) -> Any:
         """The image once more, with ``extra`` options."""
-        return await self.yard.open({"node-name": "subject", **self.options, **extra})
+        usual = {"node-name": "subject", "discard": "unmap"}
+        return await self.yard.open({**usual, **self.options, **extra})
 
     async def close(self) -> None:
         """Close the node, if it is open."""

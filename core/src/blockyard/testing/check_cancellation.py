@@ -2,6 +2,7 @@
 """Checks of requests that nobody waits for any more."""
 
 import anyio
+import anyio.lowlevel
 
 from blockyard.testing.case import Case
 from blockyard.testing.check import check, expect_bytes

@@ -46,12 +46,23 @@ async def run_one(check: Check, subject: Subject) -> Outcome:
     try:
         with anyio.fail_after(TIME_LIMIT):
             await _run(check, subject)
-    except NotApplicableError as reason:
-        return Outcome(check.subject, check.name, "skipped", str(reason))
     except Exception as error:
         # The driver's faults are what is looked for.
-        return Outcome(check.subject, check.name, "failed", _describe(error))
+        return _outcome(check, _innermost(error))
     return Outcome(check.subject, check.name, "passed")
+
+
+def _outcome(check: Check, error: BaseException) -> Outcome:
+    if isinstance(error, NotApplicableError):
+        return Outcome(check.subject, check.name, "skipped", str(error))
+    return Outcome(check.subject, check.name, "failed", _describe(error))
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Of several faults at once the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _run(check: Check, subject: Subject) -> None:
@@ -74,9 +85,6 @@ def _applies(check: Check, case: Case) -> None:
 
 
 def _describe(error: BaseException) -> str:
-    """The fault's text; of several at once the first."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
     if isinstance(error, TimeoutError):
         return f"did not end in {TIME_LIMIT:g} seconds"
     return f"{type(error).__name__}: {error}"
