@@ -136,7 +136,7 @@ struct by_loop {
     /* Written by any thread. */
     _Atomic(struct by_task *) posted __attribute__((aligned(BY_CACHE_LINE)));
     _Atomic(struct by_work *) finished;  /* from the pool, newest first */
-    _Atomic uint64_t work_ns;            /* mean duration of its pool work */
+    _Atomic uint64_t work_ns;            /* its pool work's usual duration */
     struct by_task finished_task;
     _Atomic int64_t poll_max_ns, poll_grow, poll_shrink, poll_weight;
     _Atomic int64_t aio_max_batch;
@@ -206,6 +206,11 @@ static inline uint64_t by_timer_next(const struct by_loop *loop)
 bool by_pollers_run(struct by_loop *loop);
 /* Does the loop spin before it sleeps now?  Also notes that it is idle. */
 bool by_spin_wanted(struct by_loop *loop);
+/* It was not idle after all. */
+static inline void by_spin_busy(struct by_loop *loop)
+{
+    loop->spin.idle_since = 0;
+}
 /* Spin for a while; true when there is work now. */
 bool by_spin(struct by_loop *loop);
 /* The loop is about to sleep: let the peers notify again; true when one had

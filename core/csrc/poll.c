@@ -16,16 +16,16 @@
  * single wait counts for at most twice poll_max_ns.
  *
  * Spinning takes a processor from those who might do the awaited work, so it
- * backs off when processors are short.  Three rules:
+ * backs off when processors are short.  Two rules:
  *
  * - no spinning at all on one processor, and never on more than all but one
  *   of them at a time (other processors are where the events come from);
  * - between two looks at the clock in the spin nothing long can happen except
  *   losing the processor: after a gap of 8 us the thread's count of
  *   involuntary context switches is read, and if it moved since it was last
- *   read, somebody needed this processor more.  Then there is no spinning for 1 ms, for double
- *   that when it happens again, up to 128 ms; a spin that ends with an event
- *   halves the next hold.
+ *   read, somebody needed this processor more.  Then there is no spinning
+ *   for 1 ms, for double that when it happens again, up to 128 ms; a spin
+ *   that ends with an event halves the next hold.
  */
 #define _GNU_SOURCE
 #include <sys/resource.h>

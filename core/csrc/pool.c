@@ -9,8 +9,8 @@
  * appended to its list and wake nobody.  Results travel back in batches too.
  *
  * That is wrong for calls that take long, so
- * - a loop's calls are timed, and a batch that would take more than 100 us in
- *   a row is spread over several workers from the start;
+ * - a loop's calls are timed, and a batch that would usually take more than
+ *   250 us in a row is spread over several workers from the start;
  * - a loop with calls outstanding looks every 200 us whether a worker has
  *   been in one call for that long, and gives what waits behind it to others
  *   (by_pool_relieve); results that such a worker still holds are delivered.
@@ -25,9 +25,9 @@
 
 #include "pool.h"
 
-enum { STOP_SECONDS = 5 };
+enum { STOP_SECONDS = 5, SPREAD_MAX = 8 };
 static const uint64_t long_call = 200000;      /* ns */
-static const uint64_t long_batch = 100000;
+static const uint64_t long_batch = 250000;
 
 struct by_pool by_pool = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -134,7 +134,7 @@ static struct worker *give(struct works list)
 
 /* Append to the worker that has the loop's previous batch, if it is likely to
  * get there soon. */
-static bool follow(struct by_loop *loop, struct works list, uint64_t mean)
+static bool follow(struct by_loop *loop, struct works list, uint64_t usual)
 {
     struct worker *worker = loop->worker;
     uint64_t begun;
@@ -147,7 +147,7 @@ static bool follow(struct by_loop *loop, struct works list, uint64_t mean)
     begun = atomic_load_explicit(&worker->begun, memory_order_relaxed);
     ok = worker->state == WORKER_BUSY && begun
         && (begun > loop->now || loop->now - begun < long_call)
-        && (worker->todo.count + list.count) * mean < long_batch;
+        && (worker->todo.count + list.count) * usual < long_batch;
     if (ok) {
         by_works_append(&worker->todo, list);
     }
@@ -155,17 +155,20 @@ static bool follow(struct by_loop *loop, struct works list, uint64_t mean)
     return ok;
 }
 
-static uint32_t batch_size(uint32_t count, uint64_t mean)
+/* At most SPREAD_MAX parts: whether more threads help than there are
+ * processors is seen when the first ones block (by_pool_relieve). */
+static uint32_t batch_size(uint32_t count, uint64_t usual)
 {
-    uint64_t fit = mean ? long_batch / mean : count;
+    uint64_t fit = usual ? long_batch / usual : count;
+    uint32_t least = (count + SPREAD_MAX - 1) / SPREAD_MAX;
 
-    return fit < 1 ? 1 : fit < count ? (uint32_t)fit : count;
+    return fit < least ? least : fit < count ? (uint32_t)fit : count;
 }
 
 void by_pool_flush(struct by_loop *loop)
 {
     struct works list = { loop->work_head, NULL, loop->work_count };
-    uint64_t mean = atomic_load_explicit(&loop->work_ns,
+    uint64_t usual = atomic_load_explicit(&loop->work_ns,
                                          memory_order_relaxed);
     uint32_t size;
 
@@ -176,10 +179,10 @@ void by_pool_flush(struct by_loop *loop)
     loop->work_head = loop->work_last = NULL;
     loop->work_count = 0;
     loop->relief_due = loop->now + long_call;
-    if (follow(loop, list, mean)) {
+    if (follow(loop, list, usual)) {
         return;
     }
-    size = batch_size(list.count, mean);
+    size = batch_size(list.count, usual);
     while (list.count) {
         loop->worker = give(by_works_cut(&list, size));
     }
@@ -222,7 +225,8 @@ static void inspect(struct worker *worker, uint64_t now,
         relief->holders++;
         due = worker->done;
         worker->done = (struct works){ NULL, NULL, 0 };
-        by_works_append(&relief->stuck, by_works_cut(&worker->todo, UINT32_MAX));
+        by_works_append(&relief->stuck,
+                        by_works_cut(&worker->todo, UINT32_MAX));
     }
     pthread_mutex_unlock(&worker->lock);
     by_works_deliver(due);

@@ -92,13 +92,20 @@ void by_pool_finished(struct by_task *task)
     }
 }
 
+/* Follows the median: a call that lost its processor for once, or waited
+ * for a disk, does not make the next batches look long. */
 static void learn(struct by_loop *loop, uint64_t took)
 {
-    uint64_t mean = atomic_load_explicit(&loop->work_ns,
-                                         memory_order_relaxed);
+    uint64_t usual = atomic_load_explicit(&loop->work_ns,
+                                          memory_order_relaxed);
+    uint64_t step = usual / 8 + 100;
 
-    atomic_store_explicit(&loop->work_ns, mean - mean / 8 + took / 8,
-                          memory_order_relaxed);
+    if (took > usual) {
+        usual = took - usual > step ? usual + step : took;
+    } else {
+        usual = usual - took > step ? usual - step : took;
+    }
+    atomic_store_explicit(&loop->work_ns, usual, memory_order_relaxed);
 }
 
 /* --------------------------------------------------------------- workers */
