@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import anyio.to_thread
 import attrs
 
-from blockyard.errors import ImageIOError, Unsupported
+from blockyard.errors import BlockyardError, ImageIOError, Unsupported, from_os_error
 from blockyard.node import Opened, PythonDriver
 from blockyard.request import Op, Preallocation, RequestFlags, StatusFlags
 
@@ -301,7 +301,7 @@ async def open_driver(driver: PythonDriver) -> Opened:
     thread = await anyio.to_thread.run_sync(DriverThread.acquire)
     bridge = None
     try:
-        opened = await thread.run(driver.open())
+        opened = await thread.run(_open(driver))
         bridge = Bridge(driver, thread)
         if not bridge.writable:
             name = driver.type.name
@@ -314,6 +314,21 @@ async def open_driver(driver: PythonDriver) -> Opened:
     driver.bridge = bridge
     ops = bridge._lib.by_bridge_ops(bridge.native)
     return attrs.evolve(opened, ops=_address(bridge, ops), state=_address(bridge, bridge.native))
+
+
+async def _open(driver: PythonDriver) -> Opened:
+    """``driver.open()``; what is no error of ours becomes one, at this border."""
+    name = driver.type.name
+    try:
+        return await driver.open()
+    except BlockyardError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, f"Could not open driver '{name}'") from error
+    except (Exception, SystemExit) as error:
+        _log.exception("driver '%s' failed in open", name)
+        text = f"Could not open driver '{name}': {type(error).__name__}: {error}"
+        raise BlockyardError(text) from error
 
 
 async def _undo(thread: DriverThread, bridge: Bridge | None) -> None:
