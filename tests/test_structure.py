@@ -19,8 +19,8 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 # Core's floors, bottom up; a module imports only from its own floor or from below.
 FLOORS = [
-    {"errors", "permission", "request", "native", "_native", "schema", "entrypoints"},
-    {"node", "loop", "qmp", "access", "bridge", "fdset"},
+    {"errors", "permission", "request", "native", "_native", "schema", "entrypoints", "activation", "trace"},
+    {"node", "loop", "qmp", "sockets", "supervisor", "access", "bridge", "fdset"},
     {"graph", "testing"},
     {"job", "export", "objects"},
     {"plugins"},
