@@ -311,6 +311,7 @@ class Graph:
         except (BlockyardError, OSError) as error:
             _log.warning("closing node '%s': %s", node.name, error)
         await self.carrier.free(node)
+        self.carrier.control.release(node.threshold_tag)
         del self.nodes[node.name]
         try:
             await node.driver.close_native()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from blockyard import permission
+from blockyard.declaration import ChildSpec, DriverType, Opened
 from blockyard.errors import BlockyardError, Unsupported, from_errno
 from blockyard.flags import Flags
 from blockyard.permission import Perm, Role
@@ -32,57 +33,6 @@ __all__ = ["Child", "ChildSpec", "Driver", "DriverType", "Node", "Opened", "Pyth
 
 
 _FLAG_NAMES = tuple(field.name for field in attrs.fields(Flags))
-
-
-@attrs.frozen(kw_only=True)
-class ChildSpec:
-    """A child that a driver's options can name; its order is the native slot's."""
-
-    #: The option's name and the child's: ``file``, ``backing``...
-    name: str
-    role: Role = Role.IMAGE
-    #: The option may be absent or null; the slot is then a null pointer.
-    optional: bool = False
-    #: The option is a list; the children are called ``name.0``, ``name.1``...
-    many: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class DriverType:
-    """The declaration of a driver: cheap to import, found by entry point.
-
-    ``implementation`` (``"module:Class"``) is imported when the first node is opened.
-    """
-
-    #: The name in QMP, ``"qcow2"``.
-    name: str
-    #: ``"protocol"``, ``"format"`` or ``"filter"``.
-    kind: str
-    #: The schema's struct for this branch of BlockdevOptions.
-    #: None when there are none beyond the common ones.
-    options: type | None
-    implementation: str | type[Driver]
-    #: The schema's struct for this branch of BlockdevCreateOptions.
-    create_options: type | None = None
-    children: tuple[ChildSpec, ...] = ()
-    #: Options of ``options`` that blockdev-reopen may change, or set back by leaving out.
-    mutable_options: tuple[str, ...] = ()
-    #: Whether the format records a backing file, so that reopen must name it.
-    supports_backing: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Opened:
-    """What a driver's ``open`` hands to core: its native half."""
-
-    #: Address of the ``struct by_node_ops``; it outlives the node.  A driver in
-    #: Python leaves it at 0.
-    ops: int = 0
-    #: Address of the driver's own state, given to every operation.
-    state: int = 0
-    #: Bytes.
-    length: int
-    limits: Limits = attrs.field(factory=Limits)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -147,6 +97,8 @@ class Node:
     monitor_owned: bool = False
     #: The :class:`blockyard.loop.Loop` that serves it.
     home: Any = None
+    #: The tag that BLOCK_WRITE_THRESHOLD's native event carries; 0 for none.
+    threshold_tag: int = 0
 
     @property
     def length(self) -> int:
@@ -228,6 +180,17 @@ class Driver(abc.ABC):
     def exact_filename(self) -> str | None:
         """A plain name that opens the same image, or None: then ``json:{...}`` is shown."""
         return None
+
+    def strong_options(self) -> dict[str, Any]:
+        """Options that decide which data the node shows, children left out.
+
+        By default all that were given, as the schema spells them.
+        """
+        from blockyard.schema import dump
+
+        given = dump(self.options) if self.options is not None else {}
+        children = {spec.name for spec in self.node.type.children}
+        return {name: value for name, value in given.items() if name not in children}
 
     # -- permissions
 

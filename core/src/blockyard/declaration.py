@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a driver's author writes down: its declaration, and what ``open`` answers.
+
+Import these from ``blockyard.node``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from blockyard.permission import Role
+from blockyard.request import Limits
+
+if TYPE_CHECKING:
+    from blockyard.node import Driver
+
+__all__ = ["ChildSpec", "DriverType", "Opened"]
+
+
+@attrs.frozen(kw_only=True)
+class ChildSpec:
+    """A child that a driver's options can name; its order is the native slot's."""
+
+    #: The option's name and the child's: ``file``, ``backing``...
+    name: str
+    role: Role = Role.IMAGE
+    #: The option may be absent or null; the slot is then a null pointer.
+    optional: bool = False
+    #: The option is a list; the children are called ``name.0``, ``name.1``...
+    many: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class DriverType:
+    """The declaration of a driver: cheap to import, found by entry point.
+
+    ``implementation`` (``"module:Class"``) is imported when the first node is opened.
+    """
+
+    #: The name in QMP, ``"qcow2"``.
+    name: str
+    #: ``"protocol"``, ``"format"`` or ``"filter"``.
+    kind: str
+    #: The schema's struct for this branch of BlockdevOptions.
+    #: None when there are none beyond the common ones.
+    options: type | None
+    implementation: str | type[Driver]
+    #: The schema's struct for this branch of BlockdevCreateOptions.
+    create_options: type | None = None
+    children: tuple[ChildSpec, ...] = ()
+    #: Options of ``options`` that blockdev-reopen may change, or set back by leaving out.
+    mutable_options: tuple[str, ...] = ()
+    #: Whether the format records a backing file, so that reopen must name it.
+    supports_backing: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Opened:
+    """What a driver's ``open`` hands to core: its native half."""
+
+    #: Address of the ``struct by_node_ops``; it outlives the node.  A driver in
+    #: Python leaves it at 0.
+    ops: int = 0
+    #: Address of the driver's own state, given to every operation.
+    state: int = 0
+    #: Bytes.
+    length: int
+    limits: Limits = attrs.field(factory=Limits)
