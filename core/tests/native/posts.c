@@ -160,7 +160,7 @@ int main(int argc, char **argv)
 {
     check_start(argc, argv);
     loop = check_loop();
-    CHECK_EQ(by_loop_has_ring(loop), !check_is_epoll(argc, argv));
+    CHECK(!check_is_epoll(argc, argv) || !by_loop_has_ring(loop));
     CHECK(!by_loop_current());
     test_nothing_lost();
     CHECK_EQ(check_on(loop, defer_some), 0);
