@@ -8,6 +8,13 @@
 
 #include "graph.h"
 
+#define MAX_PIECES 1024 /* IOV_MAX */
+
+_Static_assert(sizeof(struct by_extent) == sizeof(struct iovec)
+                   && offsetof(struct by_extent, bytes)
+                          == offsetof(struct iovec, iov_len),
+               "pieces are iovecs");
+
 struct by_calling {
     struct by_task task;
     struct by_request req;
@@ -84,6 +91,11 @@ static void arrive(struct by_task *task)
     }
 }
 
+static bool has_payload(const struct by_access *access)
+{
+    return access->op == BY_OP_READ || access->op == BY_OP_WRITE;
+}
+
 static void fill_request(struct by_calling *call,
                          const struct by_access *access)
 {
@@ -96,9 +108,10 @@ static void fill_request(struct by_calling *call,
     req->flags = access->flags;
     req->offset = access->offset;
     req->bytes = access->bytes;
-    if (access->op == BY_OP_READ || access->op == BY_OP_WRITE) {
-        req->iov = &call->iov;
-        req->niov = 1;
+    if (has_payload(access)) {
+        req->iov = access->npieces ? (const struct iovec *)access->pieces
+                                   : &call->iov;
+        req->niov = access->npieces ? access->npieces : 1;
     }
     req->done = request_done;
     req->owner = call;
@@ -152,10 +165,27 @@ static void send(struct by_calling *call)
     by_loop_post(call->req.loop, &call->task);
 }
 
+/* The pieces are as long together as the request. */
+static bool pieces_fit(const struct by_access *access)
+{
+    uint64_t left = access->bytes;
+
+    if (access->npieces > MAX_PIECES) {
+        return false;
+    }
+    for (uint32_t i = 0; i < access->npieces; i++) {
+        if (access->pieces[i].bytes > left) {
+            return false;
+        }
+        left -= access->pieces[i].bytes;
+    }
+    return !access->npieces || (left == 0 && has_payload(access));
+}
+
 static bool makes_sense(const struct by_access *access,
                         const struct by_status *status)
 {
-    return access->op < BY_OP_COUNT
+    return access->op < BY_OP_COUNT && pieces_fit(access)
         && (access->op != BY_OP_BLOCK_STATUS || status)
         && (access->op != BY_OP_COPY_RANGE || access->target);
 }

@@ -130,6 +130,10 @@ int by_drain_end(struct by_root **roots, uint32_t nroots,
 
 /* ---- access from Python */
 
+struct by_extent {           /* struct iovec, by another name */
+    void *base;
+    size_t bytes;
+};
 struct by_access {
     uint32_t op;            /* enum by_op */
     uint32_t flags;         /* BY_REQ_* */
@@ -141,6 +145,8 @@ struct by_access {
     uint32_t exact;
     struct by_root *target; /* COPY_RANGE */
     uint64_t target_offset;
+    const struct by_extent *pieces; /* for buffer: `bytes` in all, and */
+    uint32_t npieces;               /* alive as long; at most 1024; 0: buffer */
 };
 struct by_status {          /* BLOCK_STATUS's answer */
     uint32_t flags;         /* BY_STATUS_* */

@@ -10,8 +10,8 @@ stays pinned until it has ended, so memory is never reused under it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Access"]
 
 _NO_FLAGS = RequestFlags(0)
+_MAX_PIECES = 1024
+
+
+class _Pieces(NamedTuple):
+    """A scatter list, and what keeps its memory in place."""
+
+    native: Any
+    pinned: list[Any]
 
 
 class Access:
@@ -71,6 +79,19 @@ class Access:
         flags = RequestFlags.FUA if fua else _NO_FLAGS
         await self._run(Op.WRITE, offset, len(pinned), pinned, flags)
         return len(pinned)
+
+    async def readv(self, offset: int, buffers: Sequence[Any]) -> int:
+        """:meth:`read_into` for several buffers, filled one after the other by one request."""
+        pieces, length = self._pieces(buffers, writable=True)
+        await self._run(Op.READ, offset, length, pieces=pieces)
+        return length
+
+    async def writev(self, offset: int, buffers: Sequence[Any], *, fua: bool = False) -> int:
+        """:meth:`write` of several buffers, one after the other, in one request."""
+        pieces, length = self._pieces(buffers, writable=False)
+        flags = RequestFlags.FUA if fua else _NO_FLAGS
+        await self._run(Op.WRITE, offset, length, flags=flags, pieces=pieces)
+        return length
 
     async def flush(self) -> None:
         """Bring everything written before to stable storage."""
@@ -164,7 +185,7 @@ class Access:
             done.set()
 
         # The handler keeps the memory alive until the event, awaited or not.
-        keep = [request, status, rest]
+        keep = [request, status, rest, fields]
         request.tag = self._control.tag(ended)
         result = self._control.lib.by_access_start(self._root, self._inner, request, status)
         if result < 0:
@@ -190,6 +211,7 @@ class Access:
         exact: bool = False,
         target: Any = None,
         target_offset: int = 0,
+        pieces: _Pieces | None = None,
     ) -> Any:
         null = self._control.ffi.NULL
         fields = {
@@ -202,6 +224,8 @@ class Access:
             "exact": int(exact),
             "target": null if target is None else target,
             "target_offset": _size(target_offset, "offset"),
+            "pieces": null if pieces is None else pieces.native,
+            "npieces": 0 if pieces is None else len(pieces.native),
         }
         return self._control.ffi.new("struct by_access *", fields)
 
@@ -210,6 +234,13 @@ class Access:
         if not view.contiguous:
             raise InvalidOption("The buffer is not contiguous")
         return self._control.ffi.from_buffer("char[]", view, require_writable=writable)
+
+    def _pieces(self, buffers: Sequence[Any], *, writable: bool) -> tuple[_Pieces, int]:
+        if not 1 <= len(buffers) <= _MAX_PIECES:
+            raise InvalidOption(f"A request takes 1 to {_MAX_PIECES} buffers")
+        pinned = [self._pin(buffer, writable=writable) for buffer in buffers]
+        native = self._control.ffi.new("struct by_extent[]", [(p, len(p)) for p in pinned])
+        return _Pieces(native, pinned), sum(len(p) for p in pinned)
 
     def _status(self, status: Any) -> BlockStatus:
         return BlockStatus(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,14 @@ class Image:
     async def write(self, offset: int, data: Any, *, fua: bool = False) -> int:
         """Write a buffer at ``offset``; ``fua``: it is on stable storage afterwards."""
         return await self._access.write(offset, data, fua=fua)
+
+    async def readv(self, offset: int, buffers: Sequence[Any]) -> int:
+        """Fill several buffers, one after the other, by one request; answers the bytes read."""
+        return await self._access.readv(offset, buffers)
+
+    async def writev(self, offset: int, buffers: Sequence[Any], *, fua: bool = False) -> int:
+        """Write several buffers, one after the other, in one request."""
+        return await self._access.writev(offset, buffers, fua=fua)
 
     async def flush(self) -> None:
         """Bring everything written before to stable storage."""

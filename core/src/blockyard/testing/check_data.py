@@ -9,6 +9,7 @@ __all__ = [
     "random_operations_match_a_model",
     "reading_changes_nothing",
     "reads_fill_the_callers_buffer",
+    "scattered_requests_keep_their_order",
     "unaligned_requests_touch_only_their_range",
     "what_is_written_is_read_back",
 ]
@@ -52,6 +53,19 @@ async def unaligned_requests_touch_only_their_range(case: Case) -> None:
         model[offset : offset + length] = data
         expect_bytes(await case.node.read(offset, length), data, offset)
     expect_bytes(await case.node.read(0, _PIECE), model)
+
+
+@check(stores=True)
+async def scattered_requests_keep_their_order(case: Case) -> None:
+    """Requests of many buffers, of odd lengths and of none, are served as one."""
+    lengths = [1, 511, 0, 4096, 4095, 8192, 13, *([512] * 60), 100]
+    pieces = [case.data(length) for length in lengths]
+    await case.node.writev(12345, pieces)
+    whole = b"".join(pieces)
+    expect_bytes(await case.node.read(12345, len(whole)), whole, 12345)
+    buffers = [bytearray(length) for length in reversed(lengths)]
+    await case.node.readv(12345, buffers)
+    expect_bytes(b"".join(buffers), whole, 12345)
 
 
 @check(stores=True)
