@@ -9,17 +9,40 @@ from pathlib import Path
 import pytest
 
 CORE = Path(__file__).parent.parent
-SOURCES = (
-    "loop loops ring ringop epoll tryio poll pool worker timer slab buffer events trace zero"
-).split()
+SOURCES = [
+    "loop",
+    "loops",
+    "ring",
+    "ringop",
+    "epoll",
+    "tryio",
+    "poll",
+    "pool",
+    "worker",
+    "timer",
+    "slab",
+    "buffer",
+    "events",
+    "trace",
+    "zero",
+]
 BUILDS = {
     "plain": ["-O2"],
     "address": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-O1", "-fsanitize=thread"],
 }
-PROGRAMS = (
-    "posts files streams timers workers memory reports pollers stress stop"
-).split()
+PROGRAMS = [
+    "posts",
+    "files",
+    "streams",
+    "timers",
+    "workers",
+    "memory",
+    "reports",
+    "pollers",
+    "stress",
+    "stop",
+]
 FLAGS = ["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror"]
 COMPILER = os.environ.get("CC", "gcc")
 
