@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The export type ``nbd``: a node under a name of the NBD server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from blockyard.errors import Busy, InvalidOption, NotFound
+from blockyard.export import Export, ExportType
+from blockyard.loop import Loop
+from blockyard_exports_nbd.connection import Connection, ConnectionStats
+from blockyard_exports_nbd.handshake import Negotiated
+from blockyard_exports_nbd.schema import NBD
+from blockyard_exports_nbd.server import NbdServer, running_server
+from blockyard_exports_nbd.wire import MAX_STRING
+
+if TYPE_CHECKING:
+    from blockyard.root import Root
+    from blockyard.yard import Yard
+
+__all__ = ["NbdExport"]
+
+#: Seconds in which a client that is cut off still gets the answers under way.
+_LAST_REPLIES = 0.5
+_MAX_BLOCK = 1 << 16
+
+
+class NbdExport(Export):
+    """One export.  Its clients are served by the loop of its that has the fewest."""
+
+    type: ClassVar[ExportType] = NBD
+
+    def __init__(
+        self, yard: Yard, export_id: str, options: Any, root: Root, loops: Sequence[Loop]
+    ) -> None:
+        super().__init__(yard, export_id, options, root, loops)
+        branch = options.u
+        self.name: str = options.node_name if branch.name is None else branch.name
+        self.description: str | None = branch.description
+        self.allocation_depth = bool(branch.allocation_depth)
+        self.read_only = not self.writable
+        self._server: NbdServer
+        self._connections: list[Connection] = []
+
+    # -- what the handshake asks
+
+    @property
+    def size(self) -> int:
+        """The node's present length; a client keeps what it was told."""
+        return self.node.length
+
+    @property
+    def multi_conn(self) -> bool:
+        """Whether clients are told that several connections see the same data."""
+        return self._server.max_connections != 1
+
+    @property
+    def minimum_block(self) -> int:
+        """The smallest request that needs no read-modify-write."""
+        return min(self.node.limits.request_alignment, _MAX_BLOCK)
+
+    # -- life
+
+    async def start(self) -> None:
+        """Show the name to clients.
+
+        :raises BlockyardError: in QEMU's words.
+        """
+        server = running_server(self.yard)
+        if len(self.name.encode("utf-8", "surrogateescape")) > MAX_STRING:
+            raise InvalidOption(f"export name '{self.name}' too long")
+        if len((self.description or "").encode("utf-8", "surrogateescape")) > MAX_STRING:
+            raise InvalidOption(f"description '{self.description}' too long")
+        if self.name in server.exports:
+            raise Busy(f"NBD server already has export named '{self.name}'")
+        for bitmap in self.options.u.bitmaps or ():
+            self._find_bitmap(bitmap)
+        self._server = server
+        server.exports[self.name] = self
+
+    def _find_bitmap(self, bitmap: Any) -> None:
+        """No node has bitmaps yet, so none is found."""
+        if isinstance(bitmap, str):
+            raise NotFound(f"Bitmap '{bitmap}' is not found")
+        if self.yard.graph.find(bitmap.node) is None:
+            raise NotFound(f"Node '{bitmap.node}' not found")
+        raise NotFound(f"Dirty bitmap '{bitmap.name}' not found")
+
+    async def shutdown(self) -> None:
+        """Hide the name, answer what is in flight, cut off every client."""
+        if self._server.exports.get(self.name) is self:
+            del self._server.exports[self.name]
+        leaving = list(self._connections)
+        for connection in leaving:
+            connection.shutdown(seconds=_LAST_REPLIES)
+        for connection in leaving:
+            await connection.wait()
+
+    def in_use(self) -> bool:
+        return bool(self._connections)
+
+    async def home_changed(self, home: Loop) -> None:
+        """New clients follow the node; the others' requests find their way as before."""
+        if not isinstance(self.options.iothread, list):
+            for loop in self.loops:
+                loop.users -= 1
+            home.users += 1
+            self.loops = (home,)
+
+    # -- clients
+
+    def serve(self, fd: int, client: Negotiated) -> Connection:
+        """Take over a client that has chosen this export.
+
+        :raises ImageIOError: if there is no memory for it; the descriptor stays the caller's.
+        """
+        counts = {id(loop): 0 for loop in self.loops}
+        for connection in self._connections:
+            counts[id(connection.loop)] = counts.get(id(connection.loop), 0) + 1
+        loop = min(self.loops, key=lambda loop: counts[id(loop)])
+        made = Connection(self.yard, loop, self._connections.remove)
+        made.start(self.root, fd, client, self._server.budget)
+        self._connections.append(made)
+        return made
+
+    def statistics(self) -> list[ConnectionStats]:
+        """The counters of every client, the oldest first."""
+        found = (connection.stats() for connection in self._connections)
+        return [stats for stats in found if stats is not None]
