@@ -24,8 +24,8 @@
  *   losing the processor: after a gap of 8 us the thread's count of
  *   involuntary context switches is read, and if it moved since it was last
  *   read, somebody needed this processor more.  Then there is no spinning
- *   for 1 ms, for double that when it happens again, up to 128 ms; a spin
- *   that ends with an event halves the next hold.
+ *   for 1 ms; for double that, up to 128 ms, when it happens again before
+ *   eight times the last hold have passed without it, else for half.
  */
 #define _GNU_SOURCE
 #include <sys/resource.h>
@@ -36,6 +36,7 @@ static const uint64_t start_window = 4000;
 static const uint64_t close_window = 1000;
 static const uint64_t gap = 8000;
 static const uint64_t first_hold = 1000000, last_hold = 128000000;
+static const uint64_t calm = 8;   /* holds */
 
 static _Atomic unsigned spinning;
 
@@ -128,13 +129,16 @@ static long preemptions(void)
 
 static void hold(struct by_spin *spin, uint64_t now)
 {
+    bool soon = now - spin->held_until < calm * spin->penalty;
+
     if (spin->penalty < first_hold) {
         spin->penalty = first_hold;
+    } else if (soon && spin->penalty < last_hold) {
+        spin->penalty *= 2;
+    } else if (!soon && spin->penalty > first_hold) {
+        spin->penalty /= 2;
     }
     spin->held_until = now + spin->penalty;
-    if (spin->penalty < last_hold) {
-        spin->penalty *= 2;
-    }
 }
 
 /* A look at the clock after one turn; false: the processor was lost. */
@@ -208,9 +212,6 @@ bool by_spin(struct by_loop *loop)
     pollers_begin(loop);
     found = spin_until(loop, end, &now);
     atomic_fetch_sub(&spinning, 1);
-    if (found) {
-        spin->penalty /= 2;
-    }
     return found;
 }
 
