@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from blockyard.cli.clients import client_commands, tcp_uri, unix_uri
+from blockyard.cli.clients import client_commands, unix_uri
 from blockyard.cli.probe import Guess, guess
 from blockyard.cli.tool import ToolError
 from blockyard.plugins import BLOCK_KINDS, Registry

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from blockyard.yard import Yard
 
 from blockyard.testing.subject import Subject
+from blockyard.yard import Yard
 
 __all__ = ["Case"]
 
@@ -27,14 +27,21 @@ class Case:
 
     async def start(self) -> None:
         """Make the image and open it."""
-        made = self.subject.make(self.folder, self.subject.size)
-        self.options = await made if inspect.isawaitable(made) else made
+        self.options = await self.make(self.folder, self.subject.size)
         self.node = await self.open()
+
+    async def make(self, folder: Path, size: int) -> dict[str, Any]:
+        """A new image's options."""
+        made = self.subject.make(folder, size)
+        return await made if inspect.isawaitable(made) else made
 
     async def open(self, **extra: Any) -> Any:
         """The image once more, with ``extra`` options."""
-        usual = {"node-name": "subject", "discard": "unmap"}
-        return await self.yard.open({**usual, **self.options, **extra})
+        return await self.yard.open(self.full_options(**extra))
+
+    def full_options(self, **extra: Any) -> dict[str, Any]:
+        """The options with which the image is opened, and ``extra``."""
+        return {"node-name": "subject", "discard": "unmap", **self.options, **extra}
 
     async def close(self) -> None:
         """Close the node, if it is open."""

@@ -57,6 +57,7 @@ _MODULES = (
     "status",
     "concurrency",
     "drain",
+    "loops",
     "cancellation",
     "resize",
     "life",

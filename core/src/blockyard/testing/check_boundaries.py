@@ -4,12 +4,13 @@
 import errno
 
 from blockyard.testing.case import Case
-from blockyard.testing.check import check, expect, expect_bytes, refused
+from blockyard.testing.check import NotApplicableError, check, expect, expect_bytes, refused
 
 __all__ = [
     "first_and_last_byte",
     "nothing_beyond_the_end",
     "nothing_is_written_beyond_the_end",
+    "offsets_beyond_32_bits",
     "requests_of_no_length",
 ]
 
@@ -24,6 +25,23 @@ async def first_and_last_byte(case: Case) -> None:
         data = case.data(1)
         await case.node.write(offset, data)
         expect_bytes(await case.node.read(offset, 1), data, offset)
+
+
+@check(stores=True)
+async def offsets_beyond_32_bits(case: Case) -> None:
+    """Around 4 GiB offsets do not wrap, in one request that crosses it neither."""
+    if not case.subject.large:
+        raise NotApplicableError("the subject is not declared large")
+    await case.close()
+    (case.folder / "large").mkdir()
+    case.options = await case.make(case.folder / "large", 6 << 30)
+    node, edge = await case.reopen(), 4 << 30
+    low, high = case.data(8192), case.data(8192)
+    await node.write(0, low)
+    await node.write(edge - 4096, high)
+    await node.write_zeroes(edge + 8192, 1 << 20)
+    expect_bytes(await node.read(0, 8192), low)
+    expect_bytes(await node.read(edge - 4096, 8192), high, edge - 4096)
 
 
 @check()

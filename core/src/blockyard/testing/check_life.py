@@ -4,12 +4,16 @@
 import errno
 import os
 
+from blockyard.permission import Perm
+from blockyard.schema import visit
+from blockyard.schema.block import BlockdevOptions
 from blockyard.testing.case import Case
 from blockyard.testing.check import NotApplicableError, check, expect, expect_bytes, refused
 
 __all__ = [
     "closing_leaves_nothing_behind",
     "data_is_there_after_reopening",
+    "read_only_can_be_lifted",
     "read_only_nodes_refuse_writes",
     "requests_are_counted",
 ]
@@ -42,6 +46,23 @@ async def read_only_nodes_refuse_writes(case: Case) -> None:
     await refused(node.write_zeroes(0, 512), "write_zeroes", *denied)
     await refused(node.discard(0, 512), "a discard", *denied)
     expect_bytes(await node.read(0, 4096), before)
+
+
+@check(stores=True)
+async def read_only_can_be_lifted(case: Case) -> None:
+    """blockdev-reopen makes a read-only node writable, and the data is there."""
+    image = await case.reopen(**{"read-only": True})
+    if not image.node.driver.reopen_supported():
+        raise NotApplicableError("the driver does not support blockdev-reopen")
+    before = await image.read(0, 8192)
+    options = visit(BlockdevOptions, case.full_options(**{"read-only": False}))
+    await case.yard.graph.reopen([options])
+    await case.yard.graph.set_root_permissions(
+        image.root, image.root.perm | Perm.WRITE, image.root.shared
+    )
+    data = case.data(4096)
+    await image.write(4096, data)
+    expect_bytes(await image.read(0, 8192), before[:4096] + data)
 
 
 @check()

@@ -8,6 +8,7 @@ from blockyard.testing.case import Case
 from blockyard.testing.check import check, expect, expect_bytes
 
 __all__ = [
+    "detected_zeroes_read_as_zeroes",
     "discarding_leaves_the_neighbours",
     "fast_zeroes_work_or_are_refused",
     "zeroes_may_be_unaligned",
@@ -36,6 +37,16 @@ async def zeroes_may_be_unaligned(case: Case) -> None:
     await case.node.write_zeroes(777, 70001)
     model = data[:777] + bytes(70001) + data[70778:]
     expect_bytes(await case.node.read(0, _PIECE), model)
+
+
+@check(stores=True)
+async def detected_zeroes_read_as_zeroes(case: Case) -> None:
+    """With detect-zeroes, written zeroes read as zeroes and other data as it is."""
+    node = await case.reopen(**{"detect-zeroes": "unmap"})
+    data = case.data(_PIECE)
+    await node.write(0, data)
+    await node.write(4096, bytes(65536))
+    expect_bytes(await node.read(0, _PIECE), data[:4096] + bytes(65536) + data[69632:])
 
 
 @check(stores=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import anyio
-from blockyard.yard import Yard
 
 from blockyard.testing.case import Case
 from blockyard.testing.check import Check, NotApplicableError, checks
 from blockyard.testing.report import Outcome, Report
 from blockyard.testing.subject import Make, Subject
+from blockyard.yard import Yard
 
 __all__ = ["check_conformance", "run_conformance", "run_one"]
 
@@ -24,28 +24,34 @@ def run_conformance(
     subject: Subject | Make,
     *,
     backend: str = "asyncio",
+    without_ring: bool = False,
     only: Callable[[Check], bool] = lambda check: True,
 ) -> Report:
     """Run the whole contract, each check on a fresh image; a bare factory will do.
 
-    ``backend`` is the event loop of the control half, ``"asyncio"`` or ``"trio"``.
+    ``backend`` is the event loop of the control half, ``"asyncio"`` or ``"trio"``;
+    ``without_ring`` runs the native half on epoll instead of io_uring.
     """
-    return anyio.run(check_conformance, subject, filter(only, checks()), backend=backend)
+    chosen = filter(only, checks())
+    return anyio.run(check_conformance, subject, chosen, without_ring, backend=backend)
 
 
 async def check_conformance(
-    subject: Subject | Make, chosen: Iterable[Check] | None = None
+    subject: Subject | Make,
+    chosen: Iterable[Check] | None = None,
+    without_ring: bool = False,
 ) -> Report:
     """:func:`run_conformance` for programs that have an event loop already."""
     real = subject if isinstance(subject, Subject) else Subject(make=subject)
-    return Report(tuple([await run_one(c, real) for c in chosen or checks()]))
+    outcomes = [await run_one(c, real, without_ring) for c in chosen or checks()]
+    return Report(tuple(outcomes))
 
 
-async def run_one(check: Check, subject: Subject) -> Outcome:
+async def run_one(check: Check, subject: Subject, without_ring: bool = False) -> Outcome:
     """One check.  It never raises: whatever happens is in the outcome."""
     try:
         with anyio.fail_after(TIME_LIMIT):
-            await _run(check, subject)
+            await _run(check, subject, without_ring)
     except Exception as error:
         # The driver's faults are what is looked for.
         return _outcome(check, _innermost(error))
@@ -65,9 +71,9 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-async def _run(check: Check, subject: Subject) -> None:
+async def _run(check: Check, subject: Subject, without_ring: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="blockyard-check-") as folder:
-        async with Yard(registry=subject.registry) as yard:
+        async with Yard(registry=subject.registry, without_ring=without_ring) as yard:
             case = Case(subject, yard, Path(folder), random.Random(subject.seed))  # noqa: S311
             await case.start()
             try:
