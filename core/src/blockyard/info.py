@@ -43,7 +43,7 @@ def device_info(graph: Graph, node: Node, image: dict[str, Any]) -> dict[str, An
             "direct": node.cache_direct,
             "no-flush": node.cache_no_flush,
         },
-        "write_threshold": graph.carrier.threshold(node),
+        "write_threshold": _signed(graph.carrier.threshold(node)),
     }
     for name in ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"):
         info[name] = 0
@@ -97,6 +97,11 @@ def _name_from_child(node: Node) -> str | None:
     if node.type.kind != "format" or child is None or child.node.type.kind != "protocol":
         return None
     return None if node.driver.strong_options() else child.node.driver.exact_filename()
+
+
+def _signed(value: int) -> int:
+    # The command takes a uint64 and the query answers an int.
+    return value - (1 << 64) if value >> 63 else value
 
 
 def _backing_depth(node: Node) -> int:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Child", "ChildSpec", "Driver", "DriverType", "Node", "Opened", "PythonDriver"]
 
-
 _FLAG_NAMES = tuple(field.name for field in attrs.fields(Flags))
 
 
@@ -57,7 +56,7 @@ class Child:
         return wanted, permission.ALL if self.node.force_share else offered
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Node:
     """One driver instance.  The flags are the effective ones, after inheritance.
 
@@ -78,8 +77,6 @@ class Node:
     #: ``struct by_node *``; None until opened.
     native: Any = None
     limits: Limits = attrs.field(factory=Limits)
-    #: What image information calls the file: a name, or ``json:{...}``.
-    filename: str = ""
     read_only: bool = False
     auto_read_only: bool = False
     cache_direct: bool = False
@@ -99,6 +96,9 @@ class Node:
     home: Any = None
     #: The tag that BLOCK_WRITE_THRESHOLD's native event carries; 0 for none.
     threshold_tag: int = 0
+
+    def __repr__(self) -> str:
+        return f"<Node '{self.name}' ({self.type.name})>"
 
     @property
     def length(self) -> int:

@@ -175,6 +175,7 @@ async def _prepare(graph: Graph, entry: _Entry, released: list[Node], tran: Tran
             "does not support reopening files"
         )
     _check_left_out(entry)
+    _check_unchanged(entry)
     _take_flags(entry, tran)
     await node.driver.reopen_prepare(entry.options.u, entry.flags.read_only)
     tran.add(commit=lambda: _commit(entry), abort=node.driver.reopen_abort)
@@ -184,7 +185,6 @@ async def _prepare(graph: Graph, entry: _Entry, released: list[Node], tran: Tran
     for name in ("backing", "file"):
         if name in entry.wanted:
             _replace_child(graph, entry, name, released, tran)
-    _check_unchanged(entry)
 
 
 def _commit(entry: _Entry) -> None:
@@ -223,6 +223,8 @@ def _check_unchanged(entry: _Entry) -> None:
         same = before.get(key, _implied(entry.node, key)) == value
         if key not in free and not same:
             raise InvalidOption(f"Cannot change the option '{key}'")
+    if entry.flags.force_share and not entry.flags.read_only:
+        raise InvalidOption("Cannot change the option 'force-share'")
     for name, value in entry.wanted.items():
         if name not in _REPLACEABLE and value != _present(entry.node, name):
             raise InvalidOption(f"Cannot change the option '{name}'")
