@@ -89,6 +89,9 @@ class Yard:
                 await _quietly(close)
         self._tasks.cancel_scope.cancel()
         try:
+            if isinstance(error, Exception):
+                # The body's, not the task group's, which would wrap it.
+                kind = error = trace = None
             return await self._tasks.__aexit__(kind, error, trace)
         finally:
             # The last control joins threads, which takes a moment.
