@@ -20,11 +20,14 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Core's floors, bottom up; a module imports only from its own floor or from below.
 FLOORS = [
     {"errors", "permission", "request", "native", "_native", "schema", "entrypoints", "activation", "trace"},
-    {"node", "loop", "qmp", "sockets", "supervisor", "access", "bridge", "fdset"},
-    {"graph", "testing"},
-    {"job", "export", "objects"},
+    {"node", "loop", "qmp", "sockets", "tenant", "access", "bridge", "fdset"}
+    | {"declaration", "flags", "options", "branches"},
+    {"graph", "testing"}
+    | {"root", "topology", "transaction", "writer", "carrier", "refresh", "drain", "opening"}
+    | {"replace", "reopen", "activity", "moving", "info"},
+    {"job", "export", "objects", "iothread", "throttlegroup"},
     {"plugins"},
-    {"yard", "blocking"},
+    {"yard", "image", "blocking"},
     {"commands", "chardev"},
     {"daemon", "cli"},
 ]

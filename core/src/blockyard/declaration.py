@@ -49,6 +49,10 @@ class DriverType:
     implementation: str | type[Driver]
     #: The schema's struct for this branch of BlockdevCreateOptions.
     create_options: type | None = None
+    #: The schema's struct for this branch of ImageInfoSpecific, without its wrapper.
+    image_info_type: type | None = None
+    #: The schema's struct for this branch of BlockStatsSpecific.
+    statistics_type: type | None = None
     children: tuple[ChildSpec, ...] = ()
     #: Options of ``options`` that blockdev-reopen may change, or set back by leaving out.
     mutable_options: tuple[str, ...] = ()

@@ -11,10 +11,13 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import attrs
 
-__all__ = ["EntryPoint", "installed", "load_object"]
+from blockyard.errors import UnknownPlugin
+
+__all__ = ["EntryPoint", "distribution_version", "installed", "load_object"]
 
 _METADATA = re.compile(r"(?P<name>[^-]+)(?:-(?P<version>[^-]+))?.*\.(?:dist|egg)-info$")
 _LINE = re.compile(r"\s*(?P<name>[^=#;\s][^=]*?)\s*=\s*(?P<value>[\w.]+(?::[\w.]+)?)")
@@ -50,6 +53,25 @@ def load_object(value: str) -> object:
     for part in attribute.split(".") if attribute else ():
         found = getattr(found, part)
     return found
+
+
+def implementation(declaration: Any) -> Any:
+    """The class that a declaration names in its ``implementation``, imported now.
+
+    :raises UnknownPlugin: if it cannot be imported.
+    """
+    found = getattr(declaration, "implementation", declaration)
+    if not isinstance(found, str):
+        return found
+    try:
+        return load_object(found)
+    except Exception as error:
+        raise UnknownPlugin(broken(declaration.name, found, error)) from error
+
+
+def broken(name: str, origin: str, error: Exception) -> str:
+    """The sentence for a plugin that is installed and cannot be imported."""
+    return f"Plugin '{name}' of {origin} could not be loaded: {type(error).__name__}: {error}"
 
 
 def installed(prefix: str, path: Iterable[str] | None = None) -> list[EntryPoint]:
@@ -94,3 +116,11 @@ def _parse(text: str, prefix: str, distribution: str, version: str) -> Iterator[
             group = line.strip().strip("[]").strip()
         elif group.startswith(prefix) and (match := _LINE.match(line)):
             yield EntryPoint(group, match["name"], match["value"], distribution, version)
+
+
+def distribution_version(name: str, path: Iterable[str] | None = None) -> str:
+    """The version of an installed distribution, as its folder's name says; else empty."""
+    for _, distribution, version in _distributions(sys.path if path is None else path):
+        if distribution == name:
+            return version
+    return ""

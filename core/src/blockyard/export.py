@@ -30,7 +30,7 @@ from blockyard.loop import Loop, Loops
 from blockyard.node import Node
 from blockyard.opening import identifier_ok
 from blockyard.permission import ALL, Perm
-from blockyard.plugins import implementation
+from blockyard.entrypoints import implementation
 from blockyard.qmp.event import event
 from blockyard.root import Root
 from blockyard.schema.declare import struct

@@ -14,7 +14,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockyard import activity, drain, moving, opening, reopen, replace
 from blockyard.carrier import Carrier
@@ -31,13 +31,15 @@ from blockyard.errors import (
 from blockyard.loop import Loop, Loops
 from blockyard.node import Child, Node
 from blockyard.permission import ALL, NONE, Perm, Role, names
-from blockyard.plugins import Registry
 from blockyard.refresh import ask, refresh
 from blockyard.request import MAX_LENGTH, Preallocation
 from blockyard.root import Root, RootOwner
 from blockyard.topology import parent_nodes, roots_of
 from blockyard.transaction import Transaction
 from blockyard.writer import Writer
+
+if TYPE_CHECKING:
+    from blockyard.plugins import Registry
 
 __all__ = ["Graph"]
 

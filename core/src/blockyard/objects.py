@@ -14,7 +14,7 @@ import attrs
 
 from blockyard.errors import Busy, InvalidOption, NotFound, Unsupported
 from blockyard.opening import identifier_ok
-from blockyard.plugins import implementation
+from blockyard.entrypoints import implementation
 
 if TYPE_CHECKING:
     from blockyard.yard import Yard

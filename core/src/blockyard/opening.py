@@ -18,7 +18,7 @@ from blockyard.errors import InvalidOption
 from blockyard.flags import Flags, resolve
 from blockyard.node import Child, ChildSpec, Node
 from blockyard.permission import Role
-from blockyard.plugins import implementation
+from blockyard.entrypoints import implementation
 from blockyard.refresh import initial, refresh
 from blockyard.topology import MAX_DEPTH, check_edge
 from blockyard.transaction import Transaction

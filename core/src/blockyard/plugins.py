@@ -17,19 +17,17 @@ from typing import Any
 import attrs
 
 from blockyard.branches import provide_branches
-from blockyard.entrypoints import EntryPoint, installed, load_object
+from blockyard.entrypoints import EntryPoint, broken, implementation, installed
 from blockyard.errors import BlockyardError, UnknownPlugin
 
 __all__ = [
     "BLOCK_KINDS",
     "GROUPS",
-    "Branches",
     "PluginRecord",
     "Registry",
     "default_registry",
     "implementation",
     "package_of",
-    "provide_branches",
 ]
 
 #: The kinds of plugin; the entry-point group is the kind after ``blockyard.``.
@@ -181,60 +179,6 @@ class Registry:
         return None
 
 
-def implementation(declaration: Any) -> Any:
-    """The class that a declaration names, imported now.
-
-    :raises UnknownPlugin: if it cannot be imported.
-    """
-    found = getattr(declaration, "implementation", declaration)
-    if not isinstance(found, str):
-        return found
-    try:
-        return load_object(found)
-    except Exception as error:
-        raise UnknownPlugin(_broken(declaration.name, found, error)) from error
-
-
-class Branches:
-    """What a union of the schema asks about its branches (``schema.BranchSource``)."""
-
-    def __init__(self, registry: Registry, kinds: tuple[str, ...], attribute: str) -> None:
-        self._registry = registry
-        self._kinds = kinds
-        self._attribute = attribute
-
-    def names(self) -> list[str]:
-        """The names that are installed."""
-        return self._registry.names(*self._kinds)
-
-    def options(self, name: str) -> type | None:
-        """The struct of a branch; None when it adds no members.
-
-        :raises UnknownPlugin: if the plugin cannot be imported.
-        """
-        if self._kinds == BLOCK_KINDS:
-            declaration = self._registry.driver(name)
-        else:
-            declaration = self._registry.find(self._kinds[0], name)
-        found: type | None = getattr(declaration, self._attribute)
-        return found
-
-    def hint(self, name: str) -> str:
-        """``"; install the package x"`` for a name that a package of ours carries."""
-        package = package_of(self._kinds, name)
-        return f"; install the package {package}" if package else ""
-
-
-def provide_branches(registry: Registry) -> None:
-    """Let the schema's open unions take their branches from this registry."""
-    from blockyard.schema.shape import provide
-
-    provide("BlockdevOptions", Branches(registry, BLOCK_KINDS, "options"))
-    provide("BlockdevCreateOptions", Branches(registry, BLOCK_KINDS, "create_options"))
-    provide("BlockExportOptions", Branches(registry, ("exports",), "options"))
-    provide("ObjectOptions", Branches(registry, ("objects",), "options"))
-
-
 def default_registry() -> Registry:
     """The registry of this process's installed distributions, read once."""
     global _default
@@ -263,11 +207,7 @@ def _load(entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except Exception as error:
-        raise UnknownPlugin(_broken(entry.name, entry.distribution, error)) from error
-
-
-def _broken(name: str, origin: str, error: Exception) -> str:
-    return f"Plugin '{name}' of {origin} could not be loaded: {type(error).__name__}: {error}"
+        raise UnknownPlugin(broken(entry.name, entry.distribution, error)) from error
 
 
 def _unknown(kind: str, name: str) -> str:

@@ -21,6 +21,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from blockyard.branches import provide_branches
 from blockyard.carrier import Carrier
 from blockyard.export import Exports
 from blockyard.graph import Graph
@@ -29,7 +30,7 @@ from blockyard.job import Jobs
 from blockyard.loop import Control, Loops
 from blockyard.objects import Objects
 from blockyard.permission import ALL, Perm
-from blockyard.plugins import Registry, default_registry, provide_branches
+from blockyard.plugins import Registry, default_registry
 from blockyard.qmp.event import EventBus
 
 __all__ = ["Yard"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from blockyard.errors import Unsupported
 from blockyard.job import CreateJob
 from blockyard.node import Driver
-from blockyard.plugins import implementation
+from blockyard.entrypoints import implementation
 from blockyard.qmp.command import command
 from blockyard.schema.block import BlockdevCreateOptions
 from blockyard.schema.declare import struct
