@@ -92,7 +92,8 @@ class Yard:
         try:
             if isinstance(error, Exception):
                 # The body's, not the task group's, which would wrap it.
-                kind = error = trace = None
+                await self._tasks.__aexit__(None, None, None)
+                return None
             return await self._tasks.__aexit__(kind, error, trace)
         finally:
             # The last control joins threads, which takes a moment.
