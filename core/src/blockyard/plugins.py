@@ -43,6 +43,7 @@ GROUPS = (
     "commands",
     "events",
     "hooks",
+    "options",
 )
 
 #: The kinds that blockdev-add looks in.
@@ -106,6 +107,7 @@ class Registry:
         limit = os.environ.get("BLOCKYARD_PLUGINS") if only is None else only
         self._entries: dict[tuple[str, str], EntryPoint] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
+        self._declared: dict[type, Any] = {}
         for entry in installed("blockyard.") if entry_points is None else entry_points:
             kind = entry.group.removeprefix("blockyard.")
             if kind in GROUPS and _allowed(entry.distribution, limit):
@@ -139,9 +141,16 @@ class Registry:
         """
         for kind in BLOCK_KINDS:
             if self.has(kind, name):
-                found = self.find(kind, name)
-                return getattr(found, "type", found) if isinstance(found, type) else found
+                return self._driver_type(self.find(kind, name))
         raise UnknownPlugin(_unknown("drivers", name))
+
+    def _driver_type(self, found: Any) -> Any:
+        """A declaration, where the entry point may be a class that carries one."""
+        if not isinstance(found, type):
+            return found
+        if found not in self._declared:
+            self._declared[found] = attrs.evolve(found.type, implementation=found)
+        return self._declared[found]
 
     def has(self, kind: str, name: str) -> bool:
         """Whether the name is known, without importing anything."""

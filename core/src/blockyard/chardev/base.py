@@ -37,6 +37,8 @@ class Chardev(abc.ABC):
     """One chardev.  It carries one client at a time."""
 
     type: ClassVar[ChardevType]
+    #: The QOM properties beside ``type``: (name, type).
+    qom: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init__(self, label: str, options: Any) -> None:
         """``options``: the visited ``data`` of its ChardevBackend branch."""

@@ -18,12 +18,11 @@ class LogFile:
 
         :raises ImageIOError: if the file cannot be opened.
         """
-        flags = os.O_APPEND if options.logappend else os.O_TRUNC
+        # A FIFO without a reader is an error here; it must not block.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        flags |= os.O_APPEND if options.logappend else os.O_TRUNC
         try:
-            # A FIFO without a reader is an error here; it must not block.
-            self._fd = os.open(
-                options.logfile, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o666
-            )
+            self._fd = os.open(options.logfile, flags, 0o666)
         except OSError as error:
             raise from_os_error(error, f"Could not create '{options.logfile}'") from error
         self._timestamp = bool(options.logtimestamp)

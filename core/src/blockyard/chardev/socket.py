@@ -33,6 +33,7 @@ class SocketChardev(Chardev):
     """A stream socket.  A server serves one client at a time; the next waits in the queue."""
 
     type = SOCKET
+    qom = (("connected", "bool"), ("addr", "SocketAddress"))
     options: ChardevSocket
 
     def __init__(self, label: str, options: ChardevSocket) -> None:
@@ -168,7 +169,9 @@ def _check(options: ChardevSocket, address: SocketAddress) -> None:
     if address.type == "fd" and options.reconnect_ms is not None:
         raise InvalidOption("'reconnect-ms' option is incompatible with 'fd' address type")
     if address.type in ("unix", "vsock") and options.tls_creds:
-        raise InvalidOption(f"'tls_creds' option is incompatible with '{address.type}' address type")
+        raise InvalidOption(
+            f"'tls_creds' option is incompatible with '{address.type}' address type"
+        )
     if options.tls_authz and not options.tls_creds:
         raise InvalidOption("'tls_authz' option requires 'tls_creds' option")
     if server and options.reconnect_ms is not None:

@@ -14,6 +14,7 @@ import attrs
 from blockyard.errors import BlockyardError, CommandNotFound, InvalidOption
 from blockyard.qmp.command import CommandType, command_type
 from blockyard.schema.structure import dump, visit
+from blockyard.trace import point
 
 if TYPE_CHECKING:
     from blockyard.qmp.session import Session
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher", "Request", "current", "error_reply"]
 
 _log = logging.getLogger(__name__)
-_trace = logging.getLogger("blockyard.trace.qmp_command")
+_COMMAND = point("qmp_command")
 
 
 class Commands(Protocol):
@@ -125,7 +126,7 @@ class Dispatcher:
         token = _current.set(request)
         try:
             name = command_name(request.message, oob=request.session.oob)
-            _trace.debug("qmp_command %s monitor=%s", name, request.session.name)
+            _COMMAND("%s monitor=%s", name, request.session.name)
             if not request.session.negotiated and name != "qmp_capabilities":
                 raise CommandNotFound(
                     "Expecting capabilities negotiation with 'qmp_capabilities'"

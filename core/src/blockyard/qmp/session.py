@@ -13,6 +13,7 @@ from blockyard.errors import BlockyardError, CommandNotFound, InvalidOption
 from blockyard.qmp.dispatcher import Dispatcher, Request, command_name, error_reply
 from blockyard.qmp.json import JsonParser, dumps
 from blockyard.qmp.stream import Outbox, Stream
+from blockyard.trace import point
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -30,6 +31,11 @@ _QUEUE = 8
 _BACK_PRESSURE = 64 << 10
 #: Unsent bytes above which a client has stopped reading for good: events would fill memory.
 _GIVE_UP = 4 << 20
+
+_BEGIN = point("qmp_session_begin")
+_END = point("qmp_session_end")
+_REPLY = point("qmp_reply")
+_EVENT = point("qmp_event")
 
 _Chunk = tuple[bytes, list[int]]
 
@@ -83,6 +89,7 @@ class Session:
 
     async def run(self) -> None:
         """Serve the client until it goes; closes the stream."""
+        _BEGIN("monitor=%s", self.name)
         unsubscribe = self._events.subscribe(self._event)
         sending, receiving = anyio.create_memory_object_stream[_Chunk](1)
         try:
@@ -97,6 +104,7 @@ class Session:
                     await self._outbox.below(1)
                     self._scope.cancel()
         finally:
+            _END("monitor=%s", self.name)
             unsubscribe()
             sending.close()
             receiving.close()
@@ -179,11 +187,14 @@ class Session:
     # -- what it is told
 
     def _say(self, message: dict[str, Any]) -> None:
-        self._outbox.put(_encode(message, self._pretty))
+        encoded = _encode(message, self._pretty)
+        _REPLY("monitor=%s bytes=%d", self.name, len(encoded))
+        self._outbox.put(encoded)
 
     def _event(self, message: dict[str, Any]) -> None:
         if not self.negotiated:
             return
+        _EVENT("%s monitor=%s", message["event"], self.name)
         self._say(message)
         if self._outbox.size > _GIVE_UP:
             self._scope.cancel()
