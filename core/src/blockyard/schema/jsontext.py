@@ -34,6 +34,9 @@ class JsonParser:
 
     def __init__(self) -> None:
         self._lexer: Any = None
+        # Where the last byte was, while there is no lexer that counts.
+        self.line = 1
+        self.column = 0
 
     def feed(self, data: bytes) -> list[Any]:
         """The values that ``data`` completes; an error is a :class:`JsonError` among them."""
@@ -51,6 +54,7 @@ class JsonParser:
                     return found + self._slow(data[line.end() :])
             else:
                 found += values
+                self._skip(line[0])
             position = line.end()
         return found
 
@@ -58,11 +62,20 @@ class JsonParser:
         """What the end of the input completes: a number or word, or an error."""
         return self._lexer.finish() if self._lexer is not None else []
 
+    def _skip(self, line: bytes) -> None:
+        """Count a line that the lexer does not see."""
+        counts = self if self._lexer is None else self._lexer
+        if line.endswith(b"\n"):
+            counts.line, counts.column = counts.line + 1, 0
+        else:
+            counts.column += len(line)
+
     def _slow(self, data: bytes) -> list[Any]:
         if self._lexer is None:
             from blockyard.schema.jsonlexer import JsonLexer
 
             self._lexer = JsonLexer()
+            self._lexer.line, self._lexer.column = self.line, self.column
         found: list[Any] = self._lexer.feed(data)
         return found
 

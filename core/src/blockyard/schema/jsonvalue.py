@@ -7,17 +7,16 @@ QEMU allows 1024 levels, which is more than Python's own stack is sure to have.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from blockyard.errors import BlockyardError
 
-__all__ = ["JsonError", "Token", "build", "convert_integer", "printable", "write"]
+__all__ = ["JsonError", "ValueBuilder", "convert_integer", "printable", "write"]
 
-#: (kind, text): a structural character, ``string``, ``integer``, ``real`` or ``word``.
-Token: TypeAlias = tuple[str, bytes]
+#: What a builder expects next.
+_VALUE, _VALUE_OR_END, _KEY, _KEY_OR_END, _COLON, _SEPARATOR = range(6)
 
-_CLOSING = {"{": "}", "[": "]"}
 _WORDS: dict[bytes, bool | None] = {b"true": True, b"false": False, b"null": None}
 _ESCAPES = {
     ord('"'): '"',
@@ -38,97 +37,91 @@ _SEQUENCE = re.compile(
 )
 _TO_ESCAPE = re.compile(r'["\\]|[^ -~]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-#: Bytes of a sentence that QEMU keeps.
-_MESSAGE = 1023
 
 
 class JsonError(BlockyardError, ValueError):
     """Raised when text is not JSON, or exceeds a limit."""
 
 
-def _error(text: str) -> JsonError:
-    kept = text.encode("utf-8", "replace")[:_MESSAGE].decode("utf-8", "replace")
-    return JsonError(f"JSON parse error, {kept}")
+class ValueBuilder:
+    """Makes one value of tokens, as they come."""
 
-
-def build(tokens: Sequence[Token]) -> Any:
-    """The value that the tokens make.
-
-    :raises JsonError: with QEMU's sentence.
-    """
-    builder = _Builder(tokens)
-    while not builder.done:
-        builder.value()
-    return builder.result
-
-
-class _Builder:
-    """Consumes tokens; ``_open`` holds each unclosed container and the key that waits."""
-
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        self._tokens = tokens
-        self._at = 0
+    def __init__(self) -> None:
+        #: Unclosed containers, each with the key that waits for its value.
         self._open: list[tuple[Any, list[str]]] = []
-        self.done = False
-        self.result: Any = None
+        self._expect = _VALUE
+        self.complete = False
+        self.value: Any = None
 
-    def _peek(self) -> Token:
-        if self._at == len(self._tokens):
-            raise _error("premature EOI")
-        return self._tokens[self._at]
+    @property
+    def begun(self) -> bool:
+        """Whether there was a token."""
+        return self.complete or bool(self._open)
 
-    def _next(self) -> Token:
-        token = self._peek()
-        self._at += 1
-        return token
+    def push(self, kind: str, text: bytes) -> None:
+        """Take the next token: a structural character, or ``string``, ``integer``...
 
-    def value(self) -> None:
-        """Read a value's first token, and go on until another value is due."""
-        kind, text = self._next()
-        if kind in ("{", "["):
-            container: Any = {} if kind == "{" else []
-            if self._peek()[0] == _CLOSING[kind]:
-                self._at += 1
-                self._complete(container)
-            else:
-                self._open.append((container, []))
-        elif kind in _SCALARS:
-            self._complete(_SCALARS[kind](text))
+        :raises JsonError: with what was expected; the builder is of no use then.
+        """
+        expect = self._expect
+        if expect in (_VALUE, _VALUE_OR_END):
+            self._push_value(kind, text)
+        elif expect in (_KEY, _KEY_OR_END):
+            self._push_key(kind, text)
+        elif expect == _COLON:
+            if kind != ":":
+                raise JsonError("expecting ':'")
+            self._expect = _VALUE
         else:
-            raise _error("expecting value")
+            self._push_separator(kind)
 
-    def _complete(self, value: Any) -> None:
-        while self._open:
-            container, key = self._open[-1]
-            is_object = isinstance(container, dict)
-            if is_object and not key:
-                self._take_key(key, value)
-                return
-            self._add(container, key, value)
-            kind, _ = self._next()
-            if kind == ",":
-                return
-            if kind != ("}" if is_object else "]"):
-                raise _error(f"expected separator in {'dict' if is_object else 'list'}")
-            value = container
-            self._open.pop()
-        self.done, self.result = True, value
+    def _push_value(self, kind: str, text: bytes) -> None:
+        if kind == "{":
+            self._open.append(({}, []))
+            self._expect = _KEY_OR_END
+        elif kind == "[":
+            self._open.append(([], []))
+            self._expect = _VALUE_OR_END
+        elif kind == "]" and self._expect == _VALUE_OR_END:
+            self._close()
+        elif kind in _SCALARS:
+            self._store(_SCALARS[kind](text))
+        else:
+            raise JsonError("expecting value")
 
-    def _take_key(self, key: list[str], value: Any) -> None:
-        if not isinstance(value, str):
-            raise _error("key is not a string in object")
-        if self._next()[0] != ":":
-            raise _error("missing : in object pair")
-        key.append(value)
+    def _push_key(self, kind: str, text: bytes) -> None:
+        if kind == "}" and self._expect == _KEY_OR_END:
+            self._close()
+        elif kind == "string":
+            self._open[-1][1].append(_string(text))
+            self._expect = _COLON
+        else:
+            raise JsonError("expecting key")
 
-    def _add(self, container: Any, key: list[str], value: Any) -> None:
+    def _push_separator(self, kind: str) -> None:
+        is_object = isinstance(self._open[-1][0], dict)
+        if kind == ",":
+            self._expect = _KEY if is_object else _VALUE
+        elif kind == ("}" if is_object else "]"):
+            self._close()
+        else:
+            raise JsonError(f"expected ',' or '{'}' if is_object else ']'}'")
+
+    def _close(self) -> None:
+        self._store(self._open.pop()[0])
+
+    def _store(self, value: Any) -> None:
+        if not self._open:
+            self.complete, self.value = True, value
+            return
+        container, key = self._open[-1]
         if isinstance(container, list):
             container.append(value)
-            return
-        name = key.pop()
-        if name in container:
-            raise _error("duplicate key")
-        container[name] = value
+        elif key[0] in container:
+            raise JsonError("duplicate key")
+        else:
+            container[key.pop()] = value
+        self._expect = _SEPARATOR
 
 
 def convert_integer(text: str | bytes) -> int | float:
@@ -141,7 +134,7 @@ def convert_integer(text: str | bytes) -> int | float:
 
 def _word(text: bytes) -> bool | None:
     if text not in _WORDS:
-        raise _error(f"invalid keyword '{text.decode('ascii')}'")
+        raise JsonError(f"invalid keyword '{text.decode('ascii')}'")
     return _WORDS[text]
 
 
@@ -166,7 +159,7 @@ def _pieces(text: bytes) -> Iterator[str]:
         else:
             short = _ESCAPES.get(text[position + 1])
             if short is None:
-                raise _error("invalid escape sequence in string")
+                raise JsonError("invalid escape sequence in string")
             yield short
             position += 2
 
@@ -181,7 +174,7 @@ def _unicode_escape(text: bytes, start: int) -> tuple[str, int]:
         else:
             code = -1
     if not _is_character(code):
-        raise _error(f"{printable(text[start:end])} is not a valid Unicode character")
+        raise JsonError(f"{printable(text[start:end])} is not a valid Unicode character")
     return chr(code), end
 
 
@@ -201,7 +194,7 @@ def _decoded(data: bytes) -> Iterator[str]:
     for sequence in _SEQUENCE.findall(data):
         character = _decode_sequence(sequence)
         if character is None:
-            raise _error("invalid UTF-8 sequence in string")
+            raise JsonError("invalid UTF-8 sequence in string")
         yield character
 
 

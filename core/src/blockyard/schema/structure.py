@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from blockyard.errors import InvalidOption
 from blockyard.schema.declare import NULL, Alternate, Null
 from blockyard.schema.shape import AlternateShape, ObjectShape, shape_of
 from blockyard.schema.visitor import check, json_type
@@ -39,7 +40,10 @@ def visit(annotation: Any, value: Any, *, name: str | None = None) -> Any:
 
     :raises InvalidOption: with QEMU's sentence for the first thing that is wrong.
     """
-    return structure(annotation, check(annotation, value, name=name))
+    try:
+        return structure(annotation, check(annotation, value, name=name))
+    except RecursionError:
+        raise InvalidOption("The value is nested too deeply") from None
 
 
 def structure(annotation: Any, checked: Any) -> Any:
