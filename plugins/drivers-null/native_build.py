@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 ffibuilder = FFI()
 ffibuilder.cdef("struct by_null;")
-ffibuilder.cdef(re.sub(r"^#.*$", "", (HERE / "csrc/control.h").read_text(), flags=re.M))
+ffibuilder.cdef(re.sub(r"^#.*$", "", (HERE / "csrc/control.h").read_text(), flags=re.MULTILINE))
 ffibuilder.set_source(
     "blockyard_drivers_null._native",
     '#include "control.h"',

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -14,6 +13,9 @@ from blockyard.errors import BlockyardError, PermissionConflict
 from blockyard_drivers_file.driver import FileDriver, HostDeviceDriver
 from blockyard_drivers_file.native import lib
 from blockyard_drivers_file.schema import BlockdevCreateOptionsFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 

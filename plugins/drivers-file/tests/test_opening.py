@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import socket
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from blockyard.errors import BlockyardError
 from blockyard.fdset import FD_SETS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def refusal(in_yard: Any, **options: Any) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from blockyard.errors import ImageIOError
 from blockyard.request import Preallocation, StatusFlags
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -72,6 +74,11 @@ def test_writes_of_any_size_arrive(image: Path, in_yard: Any, way: Any, length: 
     assert image.read_bytes() == before[:4097] + data + before[4097 + length :]
 
 
+async def fill(disk: Any, length: int) -> None:
+    for offset in range(0, 4 * MIB, length):
+        await disk.write(offset + 4 * KIB, bytes([7]) * length)
+
+
 @pytest.mark.parametrize("length", [4 * KIB, 128 * KIB])
 @pytest.mark.parametrize("aio", [None, "threads", "io_uring"])
 def test_a_full_disk_says_so_and_the_rest_goes_on(
@@ -86,8 +93,7 @@ def test_a_full_disk_says_so_and_the_rest_goes_on(
         async with await yard.open(driver="file", filename=str(path), **options) as disk:
             await disk.write(0, b"first")
             with pytest.raises(ImageIOError) as caught:
-                for offset in range(0, 4 * MIB, length):
-                    await disk.write(offset + 4 * KIB, bytes([7]) * length)
+                await fill(disk, length)
             assert caught.value.errno == errno.ENOSPC
             await disk.discard(2 * MIB, 2 * MIB)
             await disk.discard(0, MIB)
@@ -336,7 +342,7 @@ def test_a_drive_without_a_disc(in_yard: Any) -> None:
         ) as drive:
             assert not await drive.node.driver.disc_present()
             for attempt in (
-                drive.node.driver.move_tray(open=True), drive.node.driver.lock_door(locked=True)
+                drive.node.driver.move_tray(out=True), drive.node.driver.lock_door(locked=True)
             ):
                 with pytest.raises(ImageIOError):
                     await attempt

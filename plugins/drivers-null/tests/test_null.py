@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from blockyard.errors import BlockyardError
 from blockyard.yard import Yard
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 GIB = 1 << 30
 

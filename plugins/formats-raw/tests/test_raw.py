@@ -8,9 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -22,6 +20,10 @@ from blockyard.schema.block import BlockdevOptions
 from blockyard.yard import Yard
 from blockyard_formats_raw.driver import RawDriver, other_format
 from blockyard_formats_raw.schema import BlockdevCreateOptionsRaw
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 MIB = 1 << 20
 
@@ -60,8 +62,8 @@ def raw(image: Path, **more: Any) -> dict[str, Any]:
         ({"offset": MIB + 1},
          "Offset (1048577) cannot be greater than size of the containing file (1048576)"),
         ({"offset": 4096, "size": MIB},
-         "The sum of offset (4096) and size (1048576) has to be smaller or equal to the  "
-         "actual size of the containing file (1048576)"),
+         ("The sum of offset (4096) and size (1048576) has to be smaller or equal to the  "
+         "actual size of the containing file (1048576)")),
         ({"size": 1000}, "Specified size is not multiple of 512"),
         ({"offset": -1}, "Value '-1' is out of range for parameter 'offset'"),
         ({"size": -512}, "Value '-512' is out of range for parameter 'size'"),
@@ -139,7 +141,7 @@ def test_a_fixed_size_stays(image: Path) -> None:
         options = visit(BlockdevOptions, raw(image, **{"node-name": "r", "size": 4096}))
         await yard.graph.resize(await yard.graph.add(options), 512)
 
-    with pytest.raises(BlockyardError, match="^Cannot resize fixed-size raw disks$"):
+    with pytest.raises(BlockyardError, match=r"^Cannot resize fixed-size raw disks$"):
         in_yard(attempt)
 
 
@@ -181,7 +183,7 @@ def test_what_cannot_be_created(image: Path) -> None:
         options = BlockdevCreateOptionsRaw(file=file, size=MIB * 2, preallocation="metadata")
         await RawDriver.create(options, yard)
 
-    with pytest.raises(BlockyardError, match="^Unsupported preallocation mode: metadata$"):
+    with pytest.raises(BlockyardError, match=r"^Unsupported preallocation mode: metadata$"):
         in_yard(attempt)
 
     async def attempt_missing(yard: Any) -> None:
@@ -202,7 +204,7 @@ HEADERS = {
     "luks": b"LUKS\xba\xbe\0\1",
     "vdi": bytes(64) + struct.pack("<I", 0xBEDA107F),
     "parallels": b"WithoutFreeSpace\2\0\0\0",
-    "bochs": b"Bochs Virtual HD Image".ljust(32, b"\0") + b"Redolog".ljust(16, b"\0") + b"Growing\0",
+    "bochs": struct.pack("32s16s16s", b"Bochs Virtual HD Image", b"Redolog", b"Growing"),
 }
 VMDK = [b"KDMV", b"COWD", b"# Disk DescriptorFile\nversion=1\n", b"\n \r\n# x\n version=3\nCID=1"]
 
@@ -251,9 +253,9 @@ def test_a_guessed_image_keeps_its_format(image: Path) -> None:
         node = await yard.graph.add(guarded(image))
         root = await yard.graph.attach_root(node, Perm.CONSISTENT_READ | Perm.WRITE, ALL)
         disk = root.access
-        for offset, data in ((0, header), (0, header * 20), (0, header[:8]), (0, b"QFI\xfb\0\0\0\2")):
+        for data in (header, header * 20, header[:8], b"QFI\xfb\0\0\0\2"):
             with pytest.raises(ImageIOError) as caught:
-                await disk.write(offset, data)
+                await disk.write(0, data)
             assert caught.value.errno == errno.EPERM
         assert await disk.read(0, 8192) == before[:8192]
         await disk.write(512, header)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drivers for the host's files (``file``), block devices (``host_device``) and
-optical drives (``host_cdrom``)."""
+"""Drivers for the host's files, block devices and optical drives."""
 
 from blockyard_drivers_file.schema import FILE, HOST_CDROM, HOST_DEVICE
 

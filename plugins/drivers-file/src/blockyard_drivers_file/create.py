@@ -9,7 +9,6 @@ from typing import Any
 
 from blockyard.errors import BlockyardError, InvalidOption, Unsupported, from_errno, from_os_error
 from blockyard.permission import ALL, Perm
-
 from blockyard_drivers_file.locks import FileLocks
 from blockyard_drivers_file.native import ffi, lib
 

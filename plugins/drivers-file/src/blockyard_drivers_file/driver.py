@@ -21,7 +21,6 @@ from blockyard.fdset import FD_SETS
 from blockyard.node import Driver, Opened
 from blockyard.permission import ALL, NONE, Perm
 from blockyard.request import Limits
-
 from blockyard_drivers_file.create import create_file
 from blockyard_drivers_file.locks import FileLocks
 from blockyard_drivers_file.native import ffi, lib
@@ -375,12 +374,12 @@ class HostCdromDriver(HostDeviceDriver):
         """Whether the drive has a disc that can be read."""
         return bool(await in_thread(lib.by_file_disc_present, self._fd))
 
-    async def move_tray(self, *, open: bool) -> None:
-        """Open or close the tray.
+    async def move_tray(self, *, out: bool) -> None:
+        """Open (``out``) or close the tray.
 
         :raises ImageIOError: if the drive refuses.
         """
-        if (result := await in_thread(lib.by_file_tray, self._fd, open)) < 0:
+        if (result := await in_thread(lib.by_file_tray, self._fd, out)) < 0:
             raise from_errno(result, "Could not move the tray")
 
     async def lock_door(self, *, locked: bool) -> None:

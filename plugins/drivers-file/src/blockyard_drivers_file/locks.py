@@ -14,7 +14,6 @@ import errno
 
 from blockyard.errors import PermissionConflict, from_errno
 from blockyard.permission import ALL, NONE, Perm, names
-
 from blockyard_drivers_file.native import lib
 
 __all__ = ["FileLocks", "check", "wanted"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -21,13 +20,14 @@ import attrs
 
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, from_errno
 from blockyard.fdset import FD_SETS, PREFIX
-
 from blockyard_drivers_file.native import ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blockyard.node import Node
 
-__all__ = ["Access", "Facts", "open_checked", "in_thread", "look", "open_descriptor"]
+__all__ = ["Access", "Facts", "in_thread", "look", "open_checked", "open_descriptor"]
 
 _T = TypeVar("_T")
 

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from blockyard.node import DriverType
-from blockyard.schema.block import OnOffAuto, PreallocMode
 from blockyard.schema.declare import QEnum, Size, enum, member, struct
+
+if TYPE_CHECKING:
+    from blockyard.schema.block import OnOffAuto, PreallocMode
 
 __all__ = [
     "FILE",

@@ -9,7 +9,6 @@ from typing import Any
 from blockyard.errors import InvalidOption, from_errno
 from blockyard.node import Driver, Opened
 from blockyard.request import MAX_LENGTH
-
 from blockyard_drivers_null.native import ffi, lib
 
 __all__ = ["NullDriver"]

@@ -6,7 +6,6 @@
 
 from blockyard.errors import from_errno
 from blockyard.native import api_table
-
 from blockyard_drivers_null._native import ffi, lib
 
 __all__ = ["ffi", "lib"]

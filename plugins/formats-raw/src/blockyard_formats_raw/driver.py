@@ -12,7 +12,6 @@ from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, Unsupp
 from blockyard.node import Child, ChildSpec, Driver, Node, Opened
 from blockyard.permission import ALL, Perm, Role, default_permissions
 from blockyard.request import Limits, Preallocation
-
 from blockyard_formats_raw.native import ffi, lib
 
 __all__ = ["RawDriver", "other_format"]
