@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from blockyard.node import DriverType
+from blockyard.schema.block import OnOffAuto, PreallocMode  # noqa: TC001 - read at run time
 from blockyard.schema.declare import QEnum, Size, enum, member, struct
-
-if TYPE_CHECKING:
-    from blockyard.schema.block import OnOffAuto, PreallocMode
 
 __all__ = [
     "FILE",
