@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from blockyard.node import DriverType
-from blockyard.schema.block import OnOffAuto, PreallocMode  # noqa: TC001 - read at run time
+from blockyard.schema.block import OnOffAuto, PreallocMode
 from blockyard.schema.declare import QEnum, Size, enum, member, struct
 
 __all__ = [
