@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from blockyard.cli.clients import client_commands, unix_uri
+from blockyard.cli.clients import client_commands, tcp_uri, unix_uri
 from blockyard.cli.probe import Guess, guess
 from blockyard.cli.tool import ToolError
 from blockyard.plugins import BLOCK_KINDS, Registry
@@ -175,6 +175,9 @@ async def _export(yard: Any, options: argparse.Namespace, plan: _Plan, socket: s
     execute = Dispatcher(yard, yard.registry).execute
     await execute("blockdev-add", plan.options())
     await execute("nbd-server-start", {"addr": {"type": "unix", "data": {"path": socket}}})
+    uris = [unix_uri(socket, options.name)]
+    if options.tcp:
+        uris += await _listen_on_tcp(yard, options)
     export = {
         "type": "nbd",
         "id": "serve",
@@ -183,7 +186,20 @@ async def _export(yard: Any, options: argparse.Namespace, plan: _Plan, socket: s
         "name": options.name,
     }
     await execute("block-export-add", export)
-    return [unix_uri(socket, options.name)]
+    return uris
+
+
+async def _listen_on_tcp(yard: Any, options: argparse.Namespace) -> list[str]:
+    """Let the server listen on TCP too; one URI for each address of the host."""
+    from blockyard.schema import visit
+    from blockyard.schema.sockets import SocketAddress
+
+    host, _, port = options.tcp.rpartition(":")
+    address = {"type": "inet", "host": host.strip("[]") or "127.0.0.1", "port": port}
+    server = yard.extra["nbd-server"]
+    before = len(server.addresses)
+    await server.start(visit(SocketAddress, address))
+    return [tcp_uri(name[0], name[1], options.name) for name in server.addresses[before:]]
 
 
 def _announce(

@@ -122,10 +122,11 @@ class NbdServer:
         return len(self._clients)
 
     async def start(self, address: Any) -> None:
-        """Listen; raises as :func:`start_server`."""
+        """Listen; again, to listen at one more address.  Raises as :func:`start_server`."""
         _check_tls(self._yard, self._tls_creds)
-        self._listeners = await listen(address)
-        for listener in self._listeners:
+        found = await listen(address)
+        self._listeners += found
+        for listener in found:
             scope = anyio.CancelScope()
             self._accepters.append(scope)
             self._yard.spawn(self._accept, listener, scope)
