@@ -34,7 +34,10 @@ MAIN_LOOP = ObjectType(
 )
 
 _LIMIT = (1 << 63) - 1
+_WEIGHT_LIMIT = 63
 _POOL_DEFAULTS = {"thread_pool_min": 0, "thread_pool_max": 64}
+#: What the native loop takes for 0 (csrc/poll.c).
+_POLL_DEFAULTS = {"poll_grow": 2, "poll_shrink": 2, "poll_weight": 3}
 
 
 class _EventLoop(Object):
@@ -70,7 +73,7 @@ class _EventLoop(Object):
 
     def _value(self, name: str) -> int:
         default = _POOL_DEFAULTS.get(name, getattr(LoopParams(), name, 0))
-        return self._values.get(name, default)
+        return self._values.get(name, default) or _POLL_DEFAULTS.get(name, 0)
 
     def _change(self, name: str, value: Any) -> None:
         changed = {**self._values, name: _checked(name, value)}
@@ -135,8 +138,9 @@ class MainLoop(_EventLoop):
 
 
 def _checked(name: str, value: Any) -> int:
-    if not isinstance(value, int) or not 0 <= value <= _LIMIT:
-        raise InvalidOption(f"{name.replace('_', '-')} value must be in range [0, {_LIMIT}]")
+    limit = _WEIGHT_LIMIT if name == "poll_weight" else _LIMIT
+    if not isinstance(value, int) or not 0 <= value <= limit:
+        raise InvalidOption(f"{name.replace('_', '-')} value must be in range [0, {limit}]")
     return value
 
 

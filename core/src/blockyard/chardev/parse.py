@@ -37,15 +37,19 @@ __all__ = [
     "parse_stdio",
 ]
 
-_BOOLS = frozenset(
-    ["ipv4", "ipv6", "wait", "server", "delay", "nodelay", "telnet", "tn3270", "websocket", "mux", "signal", "append", "logappend", "logtimestamp", "mouse", "clipboard", "tight", "abstract"]
-)
-_NUMBERS = frozenset(
-    ["to", "reconnect", "reconnect-ms", "width", "height", "cols", "rows", "debug"]
-)
-_STRINGS = frozenset(
-    ["backend", "path", "input-path", "host", "port", "fd", "localaddr", "localport", "tls-creds", "tls-authz", "name", "chardev", "chardevs.0", "chardevs.1", "chardevs.2", "chardevs.3", "logfile", "id", "encoding"]
-)
+_BOOLS = frozenset({
+    "abstract", "append", "clipboard", "delay", "ipv4", "ipv6", "logappend", "logtimestamp",
+    "mouse", "mux", "nodelay", "server", "signal", "telnet", "tight", "tn3270", "wait",
+    "websocket",
+})  # fmt: skip
+_NUMBERS = frozenset({
+    "cols", "debug", "height", "reconnect", "reconnect-ms", "rows", "to", "width",
+})  # fmt: skip
+_STRINGS = frozenset({
+    "backend", "chardev", "chardevs.0", "chardevs.1", "chardevs.2", "chardevs.3", "encoding",
+    "fd", "host", "id", "input-path", "localaddr", "localport", "logfile", "name", "path",
+    "port", "tls-authz", "tls-creds",
+})  # fmt: skip
 _ITEM = re.compile(r"(?P<key>[^=,]*)(?:=(?P<value>(?:[^,]|,,)*))?(?:,|\Z)", re.DOTALL)
 _WORDS = {"on": True, "yes": True, "true": True, "y": True}
 _NO_WORDS = {"off": False, "no": False, "false": False, "n": False}

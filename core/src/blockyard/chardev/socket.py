@@ -166,13 +166,11 @@ async def _accept(listener: socket.socket) -> socket.socket:
 def _check(options: ChardevSocket, address: SocketAddress) -> None:
     """What goes together and what does not, in QEMU's order and words."""
     server = options.server is not False
+    if options.tls_creds:
+        raise InvalidOption(f"No TLS credentials with id '{options.tls_creds}'")
     if address.type == "fd" and options.reconnect_ms is not None:
         raise InvalidOption("'reconnect-ms' option is incompatible with 'fd' address type")
-    if address.type in ("unix", "vsock") and options.tls_creds:
-        raise InvalidOption(
-            f"'tls_creds' option is incompatible with '{address.type}' address type"
-        )
-    if options.tls_authz and not options.tls_creds:
+    if options.tls_authz:
         raise InvalidOption("'tls_authz' option requires 'tls_creds' option")
     if server and options.reconnect_ms is not None:
         raise InvalidOption(
@@ -182,8 +180,6 @@ def _check(options: ChardevSocket, address: SocketAddress) -> None:
         raise InvalidOption("Websocket client is not implemented")
     if not server and options.wait is not None:
         raise InvalidOption("'wait' option is incompatible with socket in client connect mode")
-    if options.tls_creds:
-        raise InvalidOption(f"No TLS credentials with id '{options.tls_creds}'")
     for name in ("telnet", "tn3270", "websocket"):
         if getattr(options, name):
             raise Unsupported(f"'{name}' option is not supported by chardevs of this daemon")

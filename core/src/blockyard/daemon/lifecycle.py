@@ -11,6 +11,7 @@ import anyio
 from blockyard import activation
 from blockyard.daemon.apply import Options
 from blockyard.daemon.hooks import Hooks
+from blockyard.daemon.tracing import EventsFileError
 from blockyard.errors import BlockyardError
 from blockyard.trace import point
 from blockyard.yard import Yard
@@ -71,6 +72,8 @@ async def _set_up(yard: Yard, given: list[Given], tracing: Tracing) -> None:
     for option in given:
         try:
             await options.apply(option)
+        except EventsFileError:
+            raise
         except BlockyardError as error:
             raise OptionError(option, error) from error
 

@@ -66,7 +66,7 @@ def _run(
 
     from blockyard.daemon.apply import Finished
     from blockyard.daemon.lifecycle import OptionError, serve
-    from blockyard.daemon.tracing import Tracing
+    from blockyard.daemon.tracing import EventsFileError, Tracing
     from blockyard.errors import BlockyardError
 
     logging.basicConfig(format=f"{program}: %(message)s", level=logging.WARNING)
@@ -78,6 +78,9 @@ def _run(
         anyio.run(serve, options, Tracing(program), pid_file, background)
     except Finished:
         return 0
+    except EventsFileError as error:
+        print(f"{program}:{error}", file=sys.stderr)
+        return 1
     except (OptionError, BlockyardError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1

@@ -8,14 +8,18 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from blockyard import trace
-from blockyard.errors import InvalidOption, from_os_error
+from blockyard.errors import BlockyardError, InvalidOption, from_os_error
 
 if TYPE_CHECKING:
     from blockyard.yard import Yard
 
-__all__ = ["Tracing"]
+__all__ = ["EventsFileError", "Tracing"]
 
 _BATCH = 64 << 10
+
+
+class EventsFileError(BlockyardError):
+    """Raised when the file that lists events cannot be read; the text begins with its path."""
 
 
 class Tracing:
@@ -106,7 +110,7 @@ def _lines(path: str) -> list[str]:
         with open(path, encoding="utf-8", errors="replace") as file:
             return [line.strip() for line in file if line.strip() and line[0] != "#"]
     except OSError as error:
-        raise from_os_error(error) from error
+        raise EventsFileError(f"{path}: {error.strerror}") from error
 
 
 def _names() -> list[str]:
