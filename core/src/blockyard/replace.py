@@ -41,7 +41,9 @@ async def replace_node(
         async with Transaction() as tran:
             for user in moving:
                 retarget(graph, user, new, tran)
-            await refresh([old, new], tran)
+            # The parents too: what an edge carries depends on the node it leads to.
+            parents = [user.parent for user in moving if isinstance(user, Child)]
+            await refresh([*parents, old, new], tran)
     await graph.release(old)
 
 
