@@ -60,7 +60,10 @@ def qemu_io() -> Callable[..., subprocess.CompletedProcess[str]]:
         arguments = [part for command in commands for part in ("-c", command)]
         return subprocess.run(
             [program, "-f", "raw", *arguments, str(path)],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
 
     return run
@@ -73,7 +76,10 @@ def qemu_img() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [program, *map(str, arguments)],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
 
     return run
@@ -85,7 +91,10 @@ class Daemon:
     def __init__(self, program: str) -> None:
         self.process = subprocess.Popen(
             [program, "--chardev", "stdio,id=m", "--monitor", "m"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         assert self.process.stdout is not None
         self.process.stdout.readline()

@@ -67,13 +67,19 @@ def test_qemu_img_cannot_resize_what_we_use(image: Path, in_yard: Any, qemu_img:
 
 
 def test_we_are_refused_what_qemu_does_not_share(image: Path, in_yard: Any, daemon: Any) -> None:
-    assert daemon(
-        "blockdev-add", driver="raw", node_name="q",
-        file={"driver": "file", "filename": str(image)},
-    ) == {}
-    assert daemon(
-        "nbd-server-start", addr={"type": "unix", "data": {"path": str(image) + ".sock"}}
-    ) == {}
+    assert (
+        daemon(
+            "blockdev-add",
+            driver="raw",
+            node_name="q",
+            file={"driver": "file", "filename": str(image)},
+        )
+        == {}
+    )
+    assert (
+        daemon("nbd-server-start", addr={"type": "unix", "data": {"path": str(image) + ".sock"}})
+        == {}
+    )
     assert daemon("block-export-add", type="nbd", id="e", node_name="q", writable=True) == {}
 
     async def attempt(yard: Any) -> None:
@@ -201,9 +207,7 @@ def test_a_reopen_does_not_move_to_another_file(image: Path, in_yard: Any) -> No
         in_yard(check)
 
 
-def test_auto_read_only_opens_for_writing_when_somebody_writes(
-    image: Path, in_yard: Any
-) -> None:
+def test_auto_read_only_opens_for_writing_when_somebody_writes(image: Path, in_yard: Any) -> None:
     def mode(driver: Any) -> int:
         flags = Path(f"/proc/self/fdinfo/{driver._fd}").read_text()
         return int(flags.split("flags:")[1].split()[0], 8) & os.O_ACCMODE

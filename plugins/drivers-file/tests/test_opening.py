@@ -156,9 +156,7 @@ def test_a_set_that_is_not_there(in_yard: Any) -> None:
     )
 
 
-def test_a_set_lives_while_its_descriptors_are_used(
-    in_yard: Any, image: Path, fdset: Any
-) -> None:
+def test_a_set_lives_while_its_descriptors_are_used(in_yard: Any, image: Path, fdset: Any) -> None:
     name = fdset(image, os.O_RDWR)
     number = int(name.rsplit("/", 1)[1])
 

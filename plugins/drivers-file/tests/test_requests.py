@@ -21,9 +21,14 @@ SIZE = MIB
 
 ways = pytest.mark.parametrize(
     "way",
-    [{}, {"aio": "threads"}, {"aio": "io_uring"}, {"cache": {"direct": True}},
-     {"cache": {"direct": True}, "aio": "native"},
-     {"cache": {"direct": True}, "aio": "threads"}],
+    [
+        {},
+        {"aio": "threads"},
+        {"aio": "io_uring"},
+        {"cache": {"direct": True}},
+        {"cache": {"direct": True}, "aio": "native"},
+        {"cache": {"direct": True}, "aio": "threads"},
+    ],
     ids=["auto", "threads", "ring", "direct", "direct-native", "direct-threads"],
 )
 
@@ -186,14 +191,20 @@ def test_holes_show(tmp_path: Path, in_yard: Any, way: Any) -> None:
         ) as disk:
             for _ in range(2):
                 assert await walk(disk) == [
-                    (64 * KIB, True), (64 * KIB, False), (128 * KIB, True), (64 * KIB, False),
+                    (64 * KIB, True),
+                    (64 * KIB, False),
+                    (128 * KIB, True),
+                    (64 * KIB, False),
                     (MIB - 320 * KIB, True),
                 ]
             await disk.discard(64 * KIB, 64 * KIB)
             await disk.write_zeroes(256 * KIB, 32 * KIB, may_unmap=True)
             await disk.write(512 * KIB, b"y" * 4 * KIB)
             assert await walk(disk) == [
-                (288 * KIB, True), (32 * KIB, False), (192 * KIB, True), (4 * KIB, False),
+                (288 * KIB, True),
+                (32 * KIB, False),
+                (192 * KIB, True),
+                (4 * KIB, False),
                 (MIB - 516 * KIB, True),
             ]
             status = await disk.block_status(700 * KIB, KIB)
@@ -225,13 +236,13 @@ def test_zeroes_are_allocated_unless_they_may_be_unmapped(image: Path, in_yard: 
 
 def test_discards_are_counted(image: Path, in_yard: Any) -> None:
     async def check(yard: Any) -> None:
-        async with await yard.open(
-            driver="file", filename=str(image), discard="unmap"
-        ) as disk:
+        async with await yard.open(driver="file", filename=str(image), discard="unmap") as disk:
             await disk.discard(4096, 8192)
             await disk.discard(65536, 4096)
             assert disk.node.driver.statistics() == {
-                "discard-nb-ok": 2, "discard-nb-failed": 0, "discard-bytes-ok": 12288,
+                "discard-nb-ok": 2,
+                "discard-nb-failed": 0,
+                "discard-bytes-ok": 12288,
             }
             assert await disk.read(4096, 8192) == bytes(8192)
             assert await disk.node.driver.allocated_size() == image.stat().st_blocks * 512
@@ -342,7 +353,8 @@ def test_a_drive_without_a_disc(in_yard: Any) -> None:
         ) as drive:
             assert not await drive.node.driver.disc_present()
             for attempt in (
-                drive.node.driver.move_tray(out=True), drive.node.driver.lock_door(locked=True)
+                drive.node.driver.move_tray(out=True),
+                drive.node.driver.lock_door(locked=True),
             ):
                 with pytest.raises(ImageIOError):
                     await attempt

@@ -59,11 +59,17 @@ def raw(image: Path, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("part", "text"),
     [
-        ({"offset": MIB + 1},
-         "Offset (1048577) cannot be greater than size of the containing file (1048576)"),
-        ({"offset": 4096, "size": MIB},
-         ("The sum of offset (4096) and size (1048576) has to be smaller or equal to the  "
-         "actual size of the containing file (1048576)")),
+        (
+            {"offset": MIB + 1},
+            "Offset (1048577) cannot be greater than size of the containing file (1048576)",
+        ),
+        (
+            {"offset": 4096, "size": MIB},
+            (
+                "The sum of offset (4096) and size (1048576) has to be smaller or equal to the  "
+                "actual size of the containing file (1048576)"
+            ),
+        ),
         ({"size": 1000}, "Specified size is not multiple of 512"),
         ({"offset": -1}, "Value '-1' is out of range for parameter 'offset'"),
         ({"size": -512}, "Value '-512' is out of range for parameter 'size'"),
@@ -209,16 +215,25 @@ HEADERS = {
 VMDK = [b"KDMV", b"COWD", b"# Disk DescriptorFile\nversion=1\n", b"\n \r\n# x\n version=3\nCID=1"]
 
 
-@pytest.mark.parametrize(
-    ("name", "header"), [*HEADERS.items(), *(("vmdk", text) for text in VMDK)]
-)
+@pytest.mark.parametrize(("name", "header"), [*HEADERS.items(), *(("vmdk", text) for text in VMDK)])
 def test_headers_are_recognised(name: str, header: bytes) -> None:
     assert other_format(header.ljust(512, b"\0")) == name
 
 
 @pytest.mark.parametrize(
-    "sector", [b"", b"QFI\xfb", b"#!/bin/sh\n", b"version=4\n", b"version=", b"#" * 512, b" " * 512,
-               b"\n" * 512, b"vhdx", b"\x55\xaa"]
+    "sector",
+    [
+        b"",
+        b"QFI\xfb",
+        b"#!/bin/sh\n",
+        b"version=4\n",
+        b"version=",
+        b"#" * 512,
+        b" " * 512,
+        b"\n" * 512,
+        b"vhdx",
+        b"\x55\xaa",
+    ],
 )
 def test_others_are_not(sector: bytes) -> None:
     assert other_format(sector.ljust(512, b"\0")) is None

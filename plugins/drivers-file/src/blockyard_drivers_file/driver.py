@@ -124,9 +124,7 @@ class FileDriver(Driver):
             error = InvalidOption("Could not find working O_DIRECT alignment")
             error.add_note(f"Try cache.direct=off ({os.strerror(-result)})")
             raise error
-        return Limits(
-            request_alignment=request[0], memory_alignment=memory[0], max_iov=_MAX_IOV
-        )
+        return Limits(request_alignment=request[0], memory_alignment=memory[0], max_iov=_MAX_IOV)
 
     def _settings(self, fd: int) -> Any:
         return ffi.new(

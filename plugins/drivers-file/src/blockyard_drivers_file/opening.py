@@ -155,6 +155,5 @@ def _check_type(fd: int, driver: str, filename: str) -> None:
         raise BlockyardError(f"'{driver}' driver requires '{filename}' to be a regular file")
     if driver != "file" and kind not in (lib.BY_FILE_TYPE_BLOCK, lib.BY_FILE_TYPE_CHAR):
         raise BlockyardError(
-            f"'{driver}' driver requires '{filename}' to be either "
-            "a character or block device"
+            f"'{driver}' driver requires '{filename}' to be either a character or block device"
         )
