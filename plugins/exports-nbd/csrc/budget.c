@@ -65,11 +65,16 @@ static void unreserve(struct by_nbd_connection *connection, uint64_t bytes)
     __atomic_sub_fetch(&connection->server->held, bytes, __ATOMIC_RELAXED);
 }
 
-/* Control thread, before the loop knows the connection. */
-bool nbd_budget_open(struct by_nbd_connection *connection, uint64_t budget)
+/*
+ * Control thread, before the loop knows the connection.  The floor is granted
+ * beyond the limit too: how many floors there are max-connections bounds.
+ */
+void nbd_budget_open(struct by_nbd_connection *connection, uint64_t budget)
 {
     connection->budget = budget;
-    return reserve(connection, NBD_FLOOR);
+    connection->reserved = NBD_FLOOR;
+    __atomic_add_fetch(&connection->server->held, NBD_FLOOR,
+                       __ATOMIC_RELAXED);
 }
 
 void nbd_budget_close(struct by_nbd_connection *connection)

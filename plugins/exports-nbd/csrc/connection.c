@@ -186,6 +186,7 @@ static void start(struct by_task *task)
     struct by_nbd_connection *connection = task->owner;
 
     connection->started = true;
+    connection->holes_cheap = true; /* until an answer says otherwise */
     nbd_progress(connection);
     nbd_parse_buffer(connection);
     nbd_maybe_end(connection);
@@ -223,7 +224,7 @@ void by_nbd_shutdown(struct by_nbd_connection *connection, bool hard,
     }
 }
 
-static bool fill_in(struct by_nbd_connection *connection,
+static void fill_in(struct by_nbd_connection *connection,
                     const struct by_nbd_params *params)
 {
     connection->rules.mode = params->mode;
@@ -245,7 +246,7 @@ static bool fill_in(struct by_nbd_connection *connection,
     connection->posted.owner = connection;
     nbd_receive_init(connection);
     nbd_send_init(connection);
-    return nbd_budget_open(connection, params->budget);
+    nbd_budget_open(connection, params->budget);
 }
 
 struct by_nbd_connection *by_nbd_start(struct by_nbd_server *server,
@@ -269,9 +270,7 @@ struct by_nbd_connection *by_nbd_start(struct by_nbd_server *server,
     connection->fd = fd;
     connection->tag = tag;
     connection->buffer = buffer;
-    if (!fill_in(connection, params)) {
-        goto fail;
-    }
+    fill_in(connection, params);
     if (early_bytes) {
         memcpy(buffer, early, early_bytes);
     }

@@ -189,7 +189,7 @@ void nbd_send_queue(struct nbd_request *request);
 void nbd_send_drop(struct by_nbd_connection *connection);
 
 /* budget.c */
-bool nbd_budget_open(struct by_nbd_connection *connection, uint64_t budget);
+void nbd_budget_open(struct by_nbd_connection *connection, uint64_t budget);
 void nbd_budget_close(struct by_nbd_connection *connection);
 bool nbd_budget_take(struct by_nbd_connection *connection, uint64_t bytes);
 void nbd_budget_give(struct by_nbd_connection *connection, uint64_t bytes);

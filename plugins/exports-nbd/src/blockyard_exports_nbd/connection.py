@@ -104,8 +104,7 @@ class Connection:
     def start(self, root: Root, fd: int, client: Negotiated, budget: Budget) -> None:
         """Hand the client behind ``fd`` to the loop; the descriptor goes with it.
 
-        :raises ImageIOError: without memory, in the server's budget or at all; the
-            descriptor is still the caller's then.
+        :raises ImageIOError: without memory; the descriptor is still the caller's then.
         """
         core = self._yard.control.ffi
         params = ffi.new("struct by_nbd_params *")
