@@ -49,7 +49,10 @@ def _run_tool(registry: Registry, name: str, words: list[str]) -> int:
         known = ", ".join(registry.names("tools"))
         raise ToolError(f"there is no tool '{name}'; there are: {known}")
     tool: Tool = registry.find("tools", name)
-    implementation = tool.load()
+    try:
+        implementation = tool.load()
+    except ImportError as error:
+        raise ToolError(f"tool '{name}' cannot be loaded: {error}") from error
     parser = argparse.ArgumentParser(
         prog=f"blockyard {name}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
