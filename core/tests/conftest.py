@@ -5,6 +5,8 @@ They keep book of what the graph asked of their permissions, so that a test can
 see that each prepare met exactly one commit or abort.
 """
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -94,9 +96,14 @@ class MemDriver(Keeping):
             raise BlockyardError("open refused")
         self.memory = bytearray(self.options.size if self.options.size is not None else 65536)
         Keeping.alive += 1
+        #: Reads wait for it.
+        self.gate = threading.Event()
+        self.gate.set()
         return Opened(length=len(self.memory))
 
     async def read(self, offset: int, length: int) -> bytes:
+        while not self.gate.is_set():
+            await asyncio.sleep(0.001)
         return bytes(self.memory[offset : offset + length])
 
     async def write(self, offset: int, view: memoryview, flags: RequestFlags) -> None:

@@ -48,7 +48,7 @@ async def activate(graph: Graph, node: Node) -> None:
             async with graph.drained([each]), Transaction() as tran:
                 each.active = True
                 tran.add(abort=lambda each=each: setattr(each, "active", False))
-                _wake_roots(each, tran)
+                _wake_roots(graph, each, tran)
                 await refresh([each], tran)
                 await each.driver.set_active(True)
 
@@ -83,7 +83,7 @@ async def _inactivate(graph: Graph, starts: list[Node]) -> None:
 
 async def _sleep(graph: Graph, node: Node, tran: Transaction) -> None:
     """One node, its parents asleep already; its children's turn comes."""
-    _lull_roots(node, tran)
+    _lull_roots(graph, node, tran)
     perm, shared = cumulative(node.parents)
     if perm & _WRITES:
         raise from_errno(_EPERM)
@@ -97,17 +97,19 @@ async def _sleep(graph: Graph, node: Node, tran: Transaction) -> None:
         ask(child, *child.permissions_below(perm, shared), tran)
 
 
-def _lull_roots(node: Node, tran: Transaction) -> None:
+def _lull_roots(graph: Graph, node: Node, tran: Transaction) -> None:
     for root in node.parents:
         if isinstance(root, Root) and root.allow_inactive and root.awake is None:
             root.awake = (root.perm, root.shared)
             tran.add(abort=lambda root=root: setattr(root, "awake", None))
             ask(root, NONE, ALL, tran)
+            tran.add(commit=lambda root=root: graph.apply_rights(root))
 
 
-def _wake_roots(node: Node, tran: Transaction) -> None:
+def _wake_roots(graph: Graph, node: Node, tran: Transaction) -> None:
     for root in node.parents:
         if isinstance(root, Root) and root.awake is not None:
             held, root.awake = root.awake, None
             tran.add(abort=lambda root=root, held=held: setattr(root, "awake", held))
             ask(root, *held, tran)
+            tran.add(commit=lambda root=root: graph.apply_rights(root))

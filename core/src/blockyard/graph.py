@@ -186,7 +186,7 @@ class Graph:
             node.parents.insert(0, root)
             tran.add(abort=lambda: node.parents.remove(root))
             await refresh([node], tran)
-            self._set_rights(root)
+            self.apply_rights(root)
             return root
 
     async def detach_root(self, root: Root) -> None:
@@ -208,7 +208,12 @@ class Graph:
             async with Transaction() as tran:
                 ask(root, perm, shared, tran)
                 await refresh([root.node], tran)
-            self._set_rights(root)
+            self.apply_rights(root)
+
+    def apply_rights(self, root: Root) -> None:
+        """Let through natively what the root's permissions allow."""
+        writable = root.perm & _WRITES != NONE
+        self.carrier.set_root_rights(root.native, writable=writable, growable=root.growable)
 
     def roots(self) -> list[Root]:
         """All users from outside."""
@@ -337,10 +342,6 @@ class Graph:
                 await refresh(nodes, tran)
         except BlockyardError as error:
             _log.warning("loosening permissions: %s", error)
-
-    def _set_rights(self, root: Root) -> None:
-        writable = root.perm & _WRITES != NONE
-        self.carrier.set_root_rights(root.native, writable=writable, growable=root.growable)
 
 
 def _visited(options: Any) -> Any:

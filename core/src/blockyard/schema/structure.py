@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from blockyard.errors import InvalidOption
 from blockyard.schema.declare import NULL, Alternate, Null
-from blockyard.schema.shape import AlternateShape, ObjectShape, shape_of
+from blockyard.schema.shape import AlternateShape, MemberShape, ObjectShape, shape_of
 from blockyard.schema.visitor import check, json_type
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ def _object_hook(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any],
 
     shape = shape_of(cls)
     assert isinstance(shape, ObjectShape)
-    overrides = {m.attribute: override(rename=m.name) for m in shape.members}
+    overrides = {
+        m.attribute: override(rename=m.name, struct_hook=_member_hook(converter, m))
+        for m in shape.members
+    }
     if shape.tag is None:
         return make_dict_structure_fn(
             cls, converter, _cattrs_detailed_validation=False, **overrides
@@ -127,6 +130,13 @@ def _object_hook(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any],
         return built
 
     return structure_union
+
+
+def _member_hook(converter: cattrs.Converter, member: MemberShape) -> Any:
+    """An optional alternate's own hook: cattrs' would take null for absent."""
+    if isinstance(member.shape, AlternateShape):
+        return _alternate_hook(converter, member.annotation)
+    return None
 
 
 def _alternate_hook(converter: cattrs.Converter, annotation: Any) -> Callable[[Any, Any], Any]:
