@@ -193,6 +193,10 @@ void by_loop_run(struct by_loop *loop);
 /* loops.c */
 int by_thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
 
+/* tryio.c */
+/* A regular file, a block device or a directory: poll says nothing of it. */
+bool by_is_file(int fd);
+
 /* timer.c */
 void by_timer_add(struct by_loop *loop, struct by_io *io);
 void by_timer_remove(struct by_loop *loop, struct by_io *io);

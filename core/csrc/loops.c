@@ -156,7 +156,14 @@ static void *loop_main(void *arg)
 
     announce(loop, error);
     if (!error) {
+        if (by_trace_on("loop_create")) {
+            by_trace("loop_create", "%s %s", loop->name,
+                     by_loop_has_ring(loop) ? "io_uring" : "epoll");
+        }
         by_loop_run(loop);
+        if (by_trace_on("loop_end")) {
+            by_trace("loop_end", "%s", loop->name);
+        }
         tear_down(loop);
         tag = loop->end_tag;
         by_event_done(tag, 0);
@@ -394,6 +401,10 @@ int by_start(uint32_t flags)
         if (!error) {
             error = by_pool_start();
         }
+        by_trace_register("poll_grow");
+        by_trace_register("poll_shrink");
+        by_trace_register("loop_create");
+        by_trace_register("loop_end");
         loops.never_ring = flags & 1;
         loops.processors = count_processors();
         loops.running = !error;

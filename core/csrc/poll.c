@@ -215,21 +215,41 @@ bool by_spin(struct by_loop *loop)
     return found;
 }
 
-static void grow(struct by_spin *spin, uint64_t max, int64_t factor)
+static void tell(const char *name, const struct by_loop *loop, uint64_t old)
 {
+    if (by_trace_on(name)) {
+        by_trace(name, "%s old %llu new %llu", loop->name,
+                 (unsigned long long)old,
+                 (unsigned long long)loop->spin.window);
+    }
+}
+
+static void grow(struct by_loop *loop, uint64_t max, int64_t factor)
+{
+    struct by_spin *spin = &loop->spin;
+    uint64_t old = spin->window;
+
     spin->window = spin->window
         ? spin->window * (factor > 0 ? (uint64_t)factor : 2) : start_window;
     if (spin->window > max) {
         spin->window = max;
     }
+    tell("poll_grow", loop, old);
 }
 
-static void shrink(struct by_spin *spin, int64_t divisor)
+static void shrink(struct by_loop *loop, int64_t divisor)
 {
+    struct by_spin *spin = &loop->spin;
+    uint64_t old = spin->window;
+
+    if (!old) {
+        return;
+    }
     spin->window /= divisor > 0 ? (uint64_t)divisor : 2;
     if (spin->window < close_window) {
         spin->window = 0;
     }
+    tell("poll_shrink", loop, old);
 }
 
 void by_spin_learn(struct by_loop *loop)
@@ -253,8 +273,8 @@ void by_spin_learn(struct by_loop *loop)
     spin->average += (waited >> weight);
     spin->average -= spin->average >> weight;
     if (spin->average > max) {
-        shrink(spin, atomic_load(&loop->poll_shrink));
+        shrink(loop, atomic_load(&loop->poll_shrink));
     } else if (waited > spin->window && waited <= max) {
-        grow(spin, max, atomic_load(&loop->poll_grow));
+        grow(loop, max, atomic_load(&loop->poll_grow));
     }
 }

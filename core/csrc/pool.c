@@ -89,7 +89,7 @@ static struct worker *wake_idle(struct works list)
     worker->state = WORKER_BUSY;
     by_works_append(&worker->todo, list);
     pthread_mutex_unlock(&worker->lock);
-    pthread_cond_signal(&worker->wake);
+    by_worker_wake(worker);
     return worker;
 }
 
@@ -266,15 +266,9 @@ uint64_t by_pool_relieve(struct by_loop *loop)
 
 static void prepare(void)
 {
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     for (int i = 0; i < WORKERS_MAX; i++) {
         pthread_mutex_init(&by_pool.workers[i].lock, NULL);
-        pthread_cond_init(&by_pool.workers[i].wake, &attr);
     }
-    pthread_condattr_destroy(&attr);
     by_pool.ready = true;
 }
 
@@ -300,8 +294,8 @@ static bool join_worker(struct worker *worker, const struct timespec *until)
 
     pthread_mutex_lock(&worker->lock);
     state = worker->state;
-    pthread_cond_signal(&worker->wake);
     pthread_mutex_unlock(&worker->lock);
+    by_worker_wake(worker);
     if (state == WORKER_NONE) {
         return true;
     }

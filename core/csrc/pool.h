@@ -19,7 +19,7 @@ struct works {
 
 struct worker {
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    _Atomic uint32_t wakeups;   /* the futex an idle worker sleeps on */
     enum worker_state state;
     struct works todo;
     struct works done;          /* newest first, all of one loop */
@@ -45,5 +45,8 @@ struct works by_works_cut(struct works *list, uint32_t n);
 void by_works_deliver(struct works done);
 
 void *by_worker_main(void *worker);
+/* A plain futex: a condition variable takes the lock as contended when it
+ * wakes, which costs another system call. */
+void by_worker_wake(struct worker *worker);
 
 #endif /* BLOCKYARD_POOL_H */

@@ -377,7 +377,9 @@ static void ring_enter(struct by_loop *loop, uint64_t timeout)
 
 /* ------------------------------------------------------------ completion */
 
-/* The descriptor is non-blocking and not ready: wait for it, then repeat. */
+/* The descriptor is non-blocking and not ready: wait for it, then repeat.
+ * Not for files, which are always "ready": some file systems refuse to try
+ * without blocking when the file is open with O_NONBLOCK. */
 static bool must_wait(struct by_io *io, int result)
 {
     if (result != -EAGAIN || (BY_IO_MARK(io) & MARK_CANCEL)) {
@@ -389,7 +391,7 @@ static bool must_wait(struct by_io *io, int result)
         return !(io->flags & MSG_DONTWAIT);
     case BY_IO_READV:
     case BY_IO_WRITEV:
-        return !(io->flags & RWF_NOWAIT);
+        return !(io->flags & RWF_NOWAIT) && !by_is_file(io->fd);
     default:
         return false;
     }

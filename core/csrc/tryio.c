@@ -92,7 +92,7 @@ static int to_pool(struct by_loop *loop, struct by_io *io)
 
 /* ----------------------------------------------------------- on the loop */
 
-static bool is_file(int fd)
+bool by_is_file(int fd)
 {
     struct stat st;
 
@@ -145,7 +145,7 @@ int by_tryio(struct by_loop *loop, struct by_io *io)
     switch (io->op) {
     case BY_IO_READV:
     case BY_IO_WRITEV:
-        if (is_file(io->fd)) {
+        if (by_is_file(io->fd)) {
             return to_pool(loop, io);
         }
         return wait_unless(io->flags & RWF_NOWAIT, stream_call(io));

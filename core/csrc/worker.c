@@ -5,7 +5,10 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "pool.h"
 
@@ -224,23 +227,42 @@ static void become_idle(struct worker *worker)
     pthread_mutex_unlock(&by_pool.lock);
 }
 
-/* Wait for work; false when none came for long or the pool stops. */
-static bool wait_for_work(struct worker *worker)
+void by_worker_wake(struct worker *worker)
 {
-    struct timespec until;
-    int error = 0;
+    atomic_fetch_add_explicit(&worker->wakeups, 1, memory_order_release);
+    syscall(__NR_futex, &worker->wakeups, FUTEX_WAKE_PRIVATE, 1, NULL, NULL,
+            0);
+}
+
+static bool is_busy(struct worker *worker)
+{
     bool busy;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += IDLE_SECONDS;
     pthread_mutex_lock(&worker->lock);
-    while (worker->state == WORKER_IDLE && !error
-           && !atomic_load(&by_pool.stopping)) {
-        error = pthread_cond_timedwait(&worker->wake, &worker->lock, &until);
-    }
     busy = worker->state == WORKER_BUSY;
     pthread_mutex_unlock(&worker->lock);
     return busy;
+}
+
+/* Wait for work; false when none came for long or the pool stops. */
+static bool wait_for_work(struct worker *worker)
+{
+    const struct timespec limit = { .tv_sec = IDLE_SECONDS };
+    bool timed_out = false;
+
+    for (;;) {
+        uint32_t seen = atomic_load_explicit(&worker->wakeups,
+                                             memory_order_acquire);
+
+        if (is_busy(worker)) {
+            return true;
+        }
+        if (timed_out || atomic_load(&by_pool.stopping)) {
+            return false;
+        }
+        timed_out = syscall(__NR_futex, &worker->wakeups, FUTEX_WAIT_PRIVATE,
+                            seen, &limit, NULL, 0) < 0 && errno == ETIMEDOUT;
+    }
 }
 
 void *by_worker_main(void *arg)

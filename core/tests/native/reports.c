@@ -74,31 +74,33 @@ static void test_trace(void)
     char lines[1000];
     int n;
 
-    by_trace_register("loop_begin");
-    by_trace_register("loop_end");
+    by_trace_register("t_begin");
+    by_trace_register("t_end");
     by_trace_event(TRACE_TAG);
-    CHECK(!by_trace_on("loop_begin"));
-    CHECK_EQ(by_trace_set("loop_*", true), 2);
-    CHECK(by_trace_on("loop_begin"));
-    CHECK(by_trace_on("loop_later"));    /* the pattern is remembered */
-    CHECK(!by_trace_on("pool_begin"));
-    CHECK_EQ(by_trace_set("loop_end", false), 1);
-    CHECK(!by_trace_on("loop_end"));
-    by_trace("loop_begin", "number %d", 42);
-    by_trace("loop_begin", "%0600d", 1);  /* cut, still one line */
+    CHECK(!by_trace_on("t_begin"));
+    CHECK_EQ(by_trace_set("t_*", true), 2);
+    CHECK(by_trace_on("t_begin"));
+    CHECK(by_trace_on("t_later"));       /* the pattern is remembered */
+    CHECK(!by_trace_on("other"));
+    CHECK_EQ(by_trace_set("t_end", false), 1);
+    CHECK(!by_trace_on("t_end"));
+    by_trace("t_begin", "number %d", 42);
+    by_trace("t_begin", "%0600d", 1);    /* cut, still one line */
     CHECK_EQ(check_await(TRACE_TAG), 0);
     n = by_trace_take(lines, 100);
     CHECK(n > 20 && lines[n - 1] == '\n');
     lines[n] = 0;
-    CHECK(strstr(lines, " loop_begin number 42\n"));
+    CHECK(strstr(lines, " t_begin number 42\n"));
     n = by_trace_take(lines, sizeof(lines));
     CHECK(n > 400 && lines[n - 1] == '\n');
     CHECK_EQ(by_trace_take(lines, sizeof(lines)), 0);
-    CHECK(!strcmp(by_trace_name(0), "loop_begin"));
-    CHECK(by_trace_state(0) && !by_trace_state(1));
+    for (int i = 0; by_trace_name(i); i++) {
+        CHECK_EQ(by_trace_state(i), !strcmp(by_trace_name(i), "t_begin")
+                                    || !strcmp(by_trace_name(i), "t_later"));
+    }
     CHECK(!by_trace_name(1000) && !by_trace_name(-1));
-    CHECK_EQ(by_trace_set("*", false), 4);
-    CHECK(!by_trace_on("loop_begin"));
+    CHECK(by_trace_set("*", false) >= 4);
+    CHECK(!by_trace_on("t_begin"));
 }
 
 /* A loop busy in a callback has not passed until it returns. */
