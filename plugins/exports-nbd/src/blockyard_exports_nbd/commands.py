@@ -11,6 +11,7 @@ from blockyard.schema import visit
 from blockyard.schema.export import BlockExportOptions, BlockExportRemoveMode
 from blockyard_exports_nbd.schema import (
     NbdServerAddOptions,
+    NbdServerOptions,
     NbdServerOptionsLegacy,
     NbdServerRemoveOptions,
 )
@@ -18,7 +19,13 @@ from blockyard_exports_nbd.schema import (
 if TYPE_CHECKING:
     from blockyard.yard import Yard
 
-__all__ = ["nbd_server_add", "nbd_server_remove", "nbd_server_start", "nbd_server_stop"]
+__all__ = [
+    "nbd_server_add",
+    "nbd_server_option",
+    "nbd_server_remove",
+    "nbd_server_start",
+    "nbd_server_stop",
+]
 
 # The server is imported when it is started, not with the list of commands.
 
@@ -28,6 +35,17 @@ async def nbd_server_start(yard: Yard, args: NbdServerOptionsLegacy) -> None:
     """Start the NBD server.
 
     :raises BlockyardError: if it runs already, or cannot listen there.
+    """
+    from blockyard_exports_nbd.server import start_server
+
+    await start_server(yard, args)
+
+
+@command("nbd-server", args=NbdServerOptions)
+async def nbd_server_option(yard: Yard, args: NbdServerOptions) -> None:
+    """``--nbd-server`` of the daemon's command line.
+
+    :raises BlockyardError: as nbd-server-start.
     """
     from blockyard_exports_nbd.server import start_server
 
