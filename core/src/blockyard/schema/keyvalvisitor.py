@@ -18,7 +18,8 @@ _T = TypeVar("_T")
 
 _TRUE = frozenset(("on", "yes", "true", "y"))
 _FALSE = frozenset(("off", "no", "false", "n"))
-_INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)")
+_BASES = {"0x": 16, "0b": 2}
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _HEX_SIZE = re.compile(r"[ \t\n\v\f\r]*\+?0[xX]([0-9a-fA-F]+)")
 _SIZE = re.compile(r"[ \t\n\v\f\r]*\+?(\d+(?:\.\d*)?|\.\d+)([bkmgtpe]?)", re.ASCII | re.IGNORECASE)
@@ -83,7 +84,7 @@ class KeyvalVisitor(JsonVisitor):
         return text in _TRUE
 
     def integer(self, value: Any, place: Place) -> int:
-        """A decimal, hexadecimal (0x) or octal (0) number."""
+        """A decimal, hexadecimal (0x), binary (0b) or octal (0) number."""
         number = self._number(value, place)
         if not -(1 << 63) <= number < 1 << 63:
             raise self.wrong_value(place, "integer")
@@ -119,8 +120,8 @@ class KeyvalVisitor(JsonVisitor):
         match = _INTEGER.fullmatch(self._scalar(value, place))
         if match is None or len(match[2]) > 100:
             raise self.wrong_value(place, "integer")
-        digits = match[2]
-        base = 16 if digits[1:2] in ("x", "X") else 8 if digits[0] == "0" else 10
+        digits = match[2].lower()
+        base = _BASES.get(digits[:2]) or (8 if digits[0] == "0" else 10)
         number = int(digits, base)
         return -number if match[1] == "-" else number
 
