@@ -83,8 +83,10 @@ class NbdExport(Export):
         """No node has bitmaps yet, so none is found."""
         if isinstance(bitmap, str):
             raise NotFound(f"Bitmap '{bitmap}' is not found")
-        if self.yard.graph.find(bitmap.node) is None:
-            raise NotFound(f"Node '{bitmap.node}' not found")
+        try:
+            self.yard.graph.lookup(bitmap.node)
+        except NotFound as error:
+            raise NotFound(f"Node '{bitmap.node}' not found") from error
         raise NotFound(f"Dirty bitmap '{bitmap.name}' not found")
 
     async def shutdown(self) -> None:

@@ -74,9 +74,9 @@ async def negotiate(
     """
     await stream.write(GREETING)
     flags = CLIENT_FLAGS.unpack(await stream.read(CLIENT_FLAGS.size))[0]
-    known = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
-    if flags & ~known:
-        raise ProtocolError(f"Unknown client flags 0x{flags & ~known:x} received")
+    # An int: the complement of a flag holds no bits that the enum does not know.
+    if unknown := flags & ~int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES):
+        raise ProtocolError(f"Unknown client flags 0x{unknown:x} received")
     return await _Negotiation(stream, Session(exports), HandshakeFlag(flags)).run()
 
 
