@@ -212,11 +212,13 @@ static unsigned run_ready(struct by_loop *loop)
 
 static unsigned run_round(struct by_loop *loop)
 {
+    struct by_task *posted = take_posted(loop);   /* first: from here on
+                                                     posts wake nobody */
     unsigned count;
 
     loop->now = by_clock();
     count = loop->backend->reap(loop);
-    count += run_list(take_posted(loop));
+    count += run_list(posted);
     count += by_timer_run(loop);
     count += run_ready(loop);
     if (loop->pollers) {
