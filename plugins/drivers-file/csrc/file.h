@@ -14,8 +14,10 @@
 #include "control.h"
 
 #define BY_FILE_SMALL (64 * 1024)   /* buffered writes up to here: the pool */
+#ifndef BY_FILE_BATCH
 #define BY_FILE_BATCH 64            /* of them in one piece of work */
 #define BY_FILE_BATCHES 2           /* pieces of work at the same time */
+#endif
 #define BY_FILE_IOV 4
 #define BY_FILE_SECTOR 512
 

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from blockyard.errors import BlockyardError, PermissionConflict
+from blockyard.fdset import FD_SETS
 from blockyard_drivers_file.driver import FileDriver, HostDeviceDriver
 from blockyard_drivers_file.native import lib
 from blockyard_drivers_file.schema import BlockdevCreateOptionsFile
@@ -80,6 +81,18 @@ def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     assert "Could not resize file" in refusal(fifo)
+
+
+def test_a_passed_descriptor(image: Path) -> None:
+    found = FD_SETS.add(os.open(image, os.O_RDWR))
+    try:
+        create(f"/dev/fdset/{found.id}", size=512)
+        with image.open("rb") as file:
+            assert not any(lib.by_file_lock_test(file.fileno(), n) for n in range(100, 204))
+    finally:
+        FD_SETS.remove(found.id)
+    assert image.read_bytes() == bytes(512)
+    assert FD_SETS.query() == []
 
 
 def test_devices_are_not_created() -> None:

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from blockyard.errors import BlockyardError, InvalidOption, Unsupported, from_errno, from_os_error
+from blockyard.fdset import FD_SETS, PREFIX
 from blockyard.permission import ALL, Perm
 from blockyard_drivers_file.locks import FileLocks
 from blockyard_drivers_file.native import ffi, lib
@@ -59,10 +60,12 @@ def create_file(options: Any) -> None:
     try:
         _fill(fd, options, hint)
     finally:
-        os.close(fd)  # with it go the locks
+        FD_SETS.close(fd)
 
 
 def _create(filename: str) -> int:
+    if filename.startswith(PREFIX):
+        return FD_SETS.open(filename, os.O_RDWR)
     # An existing FIFO must not hang us here either; truncating it fails later.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
@@ -76,12 +79,16 @@ def _create(filename: str) -> int:
 def _fill(fd: int, options: Any, hint: int) -> None:
     locks = FileLocks(options.filename, enabled=True)
     locks.prepare(fd, Perm.WRITE | Perm.RESIZE, ALL & ~Perm.RESIZE)
-    _resize(fd, 0, "off")
-    # Both are wishes that few file systems know.
-    if options.nocow:
-        lib.by_file_set_nocow(fd)
-    lib.by_file_set_extent_hint(fd, hint)
-    _resize(fd, options.size, options.preallocation or "off")
+    try:
+        _resize(fd, 0, "off")
+        # Both are wishes that few file systems know.
+        if options.nocow:
+            lib.by_file_set_nocow(fd)
+        lib.by_file_set_extent_hint(fd, hint)
+        _resize(fd, options.size, options.preallocation or "off")
+    finally:
+        # A passed descriptor's open file, and with it the locks, may live on.
+        locks.forget(fd, locks.held)
 
 
 def _resize(fd: int, length: int, prealloc: str) -> None:

@@ -361,7 +361,10 @@ class HostCdromDriver(HostDeviceDriver):
     kind = lib.BY_FILE_CDROM
 
     async def image_info(self) -> dict[str, Any]:
-        """Nothing special."""
+        """Nothing special.  A disc may have been changed since: its length is taken over."""
+        length = self._length(await in_thread(look, self._fd))
+        if length != self.node.length:
+            self.node.graph.carrier.set_length(self.node, length)
         return {}
 
     def statistics(self) -> dict[str, Any] | None:
