@@ -41,11 +41,12 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def rest(server: Server, image: Path, folder: Path) -> tuple[float, int, int]:
-    """Seconds to the greeting; resident bytes, and those of the process's own."""
+def rest(server: Server, image: Path, folder: Path) -> tuple[float, float, int, int]:
+    """Seconds to the greeting, CPU seconds so far; resident bytes, and the process's own."""
     with Running(server, FILE, image, folder / "socket", folder / "log") as running:
+        cpu = running.cpu()
         time.sleep(0.5)
-        return running.startup, *running.memory()
+        return running.startup, cpu, *running.memory()
 
 
 def import_report(server: Server, image: Path, folder: Path, count: int) -> list[str]:
@@ -73,14 +74,17 @@ def main() -> int:
         image = folder / "bench.img"
         with image.open("wb") as file:
             file.truncate(1 << 30)
-        taken: dict[str, list[tuple[float, int, int]]] = {s.name: [] for s in servers}
+        taken: dict[str, list[tuple[float, float, int, int]]] = {s.name: [] for s in servers}
         for _ in range(options.runs):
             for server in servers:
                 taken[server.name].append(rest(server, image, folder))
         for server in servers:
-            start, rss, own = (statistics.median(v) for v in zip(*taken[server.name], strict=True))
-            memory = f"{rss / 2**20:5.1f} MiB idle ({own / 2**20:.1f} MiB its own)"
-            print(f"{server.name:<12} {start * 1000:6.0f} ms to accepting  {memory}")
+            columns = zip(*taken[server.name], strict=True)
+            start, cpu, rss, own = (statistics.median(column) for column in columns)
+            times = f"{start * 1000:6.0f} ms to accepting ({cpu * 1000:.0f} ms CPU)"
+            print(
+                f"{server.name:<12} {times} {rss / 2**20:6.1f} MiB idle ({own / 2**20:.1f} its own)"
+            )
         for server in servers:
             print("\n".join(import_report(server, image, folder, options.imports)))
     return 0
