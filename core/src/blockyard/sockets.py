@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from blockyard.activation import socket_of
-from blockyard.errors import BlockyardError, InvalidOption, from_os_error
+from blockyard.errors import BlockyardError, InvalidOption, from_errno, from_os_error
 
 if TYPE_CHECKING:
     from blockyard.schema.sockets import InetSocketAddress, SocketAddress, UnixSocketAddress
 
-__all__ = ["connect", "describe", "listen", "local_address", "remove_path"]
+__all__ = ["CONNECT_SECONDS", "connect", "describe", "listen", "local_address", "remove_path"]
 
+#: Longest time to wait for a peer's answer.
+CONNECT_SECONDS = 10.0
 _SUN_PATH = 108
 _FULL_PAUSE = 0.05
 _Resolved = tuple[int, int, int, str, Any]
@@ -45,8 +47,17 @@ async def listen(address: SocketAddress, *, backlog: int = 1) -> list[socket.soc
 async def connect(address: SocketAddress) -> socket.socket:
     """A connected non-blocking socket.
 
+    It gives up after :data:`CONNECT_SECONDS`, because commands of others may wait for it.
+
     :raises BlockyardError: with QEMU's text.
     """
+    with anyio.move_on_after(CONNECT_SECONDS):
+        return await _connect_any(address)
+    where = describe(address).partition(":")[2]
+    raise from_errno(errno.ETIMEDOUT, f"Failed to connect to '{where}'")
+
+
+async def _connect_any(address: SocketAddress) -> socket.socket:
     if address.type == "fd":
         sock = socket_of(address.u.str)
         sock.setblocking(False)
