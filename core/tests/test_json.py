@@ -5,6 +5,7 @@
 after ``{"execute":"qmp_capabilities"}``: a sentence, or null where a value was complete.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -108,7 +109,7 @@ def test_errors_equal_a_real_daemons(daemon: "subprocess.Popen[bytes]") -> None:
 @given(texts, st.lists(st.integers(0, 60), max_size=5))
 def test_chunks_make_no_difference(text: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    chunks = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    chunks = [text[start:end] for start, end in itertools.pairwise(edges)]
     whole, apart, bytewise = fed(text), fed(*chunks), fed(*(bytes([b]) for b in text))
 
     assert said(whole) == said(apart) == said(bytewise)
@@ -175,22 +176,22 @@ def test_nesting_ends_at_the_limit() -> None:
     deepest = b"[" * NESTING + b"]" * NESTING
     too_deep = b"[" + deepest + b"]"
 
-    assert [None] == said(fed(deepest))
-    assert ["JSON nesting depth limit exceeded", None] == said(fed(too_deep + b" 1 "))
+    assert said(fed(deepest)) == [None]
+    assert said(fed(too_deep + b" 1 ")) == ["JSON nesting depth limit exceeded", None]
 
 
 def test_deep_values_are_written() -> None:
     (value,) = fed(b'{"a":' * NESTING + b"1" + b"}" * NESTING)
 
-    assert b'{"a": ' * NESTING + b"1" + b"}" * NESTING == dumps(value).encode()
+    assert dumps(value).encode() == b'{"a": ' * NESTING + b"1" + b"}" * NESTING
 
 
 def test_tokens_end_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonlexer, "MAX_TOKENS", 100)
     many = b"[" + b"1," * 60 + b"1]"
 
-    assert [None] == said(fed(b"[" + b"1," * 48 + b"1]"))
-    assert ["JSON token count limit exceeded", None] == said(fed(many + b" 2 "))
+    assert said(fed(b"[" + b"1," * 48 + b"1]")) == [None]
+    assert said(fed(many + b" 2 ")) == ["JSON token count limit exceeded", None]
 
 
 def test_a_token_ends_at_the_limit() -> None:
@@ -200,14 +201,14 @@ def test_a_token_ends_at_the_limit() -> None:
     for _ in range(65):
         found += parser.feed(chunk)
 
-    assert ["JSON token size limit exceeded"] == said(found)
+    assert said(found) == ["JSON token size limit exceeded"]
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
         ({"return": {}}, '{"return": {}}'),
-        (["\x7f\u00e9\U0001f600\"\\\n"], '["\\u007F\\u00E9\\uD83D\\uDE00\\"\\\\\\n"]'),
+        (['\x7f\u00e9\U0001f600"\\\n'], '["\\u007F\\u00E9\\uD83D\\uDE00\\"\\\\\\n"]'),
         (1e999, "inf"),
     ],
 )
@@ -216,6 +217,7 @@ def test_written_form(value: Any, text: str) -> None:
 
 
 def test_pretty_form() -> None:
-    assert '{\n    "a": {\n    },\n    "b": [\n        1,\n        2\n    ]\n}' == dumps(
-        {"a": {}, "b": [1, 2]}, pretty=True
+    assert (
+        dumps({"a": {}, "b": [1, 2]}, pretty=True)
+        == '{\n    "a": {\n    },\n    "b": [\n        1,\n        2\n    ]\n}'
     )

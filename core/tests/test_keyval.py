@@ -179,16 +179,16 @@ def test_strings_that_mean_nothing(text: str, sentence: str) -> None:
 
 
 def test_json_begins_with_a_brace() -> None:
-    assert ({"a": 1}, False) == json_or_keyval('{"a": 1}')
-    assert ({"a": "1"}, True) == json_or_keyval("a=1")
+    assert json_or_keyval('{"a": 1}') == ({"a": 1}, False)
+    assert json_or_keyval("a=1") == ({"a": "1"}, True)
 
 
 def test_merging() -> None:
     base: dict[str, Any] = {"a": {"b": "1", "c": "2"}, "l": ["x"], "s": "1"}
     keyval.merge(base, {"a": {"c": "3"}, "l": ["y"], "s": "2", "n": "4"})
 
-    assert {"a": {"b": "1", "c": "3"}, "l": ["x", "y"], "s": "2", "n": "4"} == base
-    with pytest.raises(InvalidOption, match="Parameter 'a.b' used inconsistently"):
+    assert base == {"a": {"b": "1", "c": "3"}, "l": ["x", "y"], "s": "2", "n": "4"}
+    with pytest.raises(InvalidOption, match=r"Parameter 'a\.b' used inconsistently"):
         keyval.merge(base, {"a": {"b": ["1"]}})
 
 

@@ -56,7 +56,8 @@ class Part:
 
 
 PartOrName = Annotated[
-    Any, alternate("PartOrName", lambda: {"part": Part, "name": str, "none": Null, "list": list[str]})
+    Any,
+    alternate("PartOrName", lambda: {"part": Part, "name": str, "none": Null, "list": list[str]}),
 ]
 
 
@@ -136,7 +137,7 @@ def test_dumping_is_the_reverse() -> None:
     }
 
     assert value == dump(visit(Derived, value))
-    assert {"node-name": "n", "count": 7} == dump(visit(Derived, {"node-name": "n"}))
+    assert dump(visit(Derived, {"node-name": "n"})) == {"node-name": "n", "count": 7}
 
 
 def test_unions_hold_their_branch() -> None:
@@ -144,8 +145,8 @@ def test_unions_hold_their_branch() -> None:
         kind=Mode.NEW, note="x", u=Small(size=3)
     )
     assert visit(Either, {"kind": "old"}).u is None
-    assert {"kind": "new", "size": 3} == dump(Either(kind=Mode.NEW, u=Small(size=3)))
-    with pytest.raises(InvalidOption, match="Parameter 'size' is unexpected"):
+    assert dump(Either(kind=Mode.NEW, u=Small(size=3))) == {"kind": "new", "size": 3}
+    with pytest.raises(InvalidOption, match=r"Parameter 'size' is unexpected"):
         visit(Either, {"kind": "old", "size": 3})
 
 
@@ -159,7 +160,7 @@ def test_the_older_form_of_an_address_is_the_newer_one() -> None:
 
 @pytest.mark.parametrize("value", [-1, 256, 2**64, -(2**63) - 1])
 def test_fixed_widths_hold(value: int) -> None:
-    with pytest.raises(InvalidOption, match="^Parameter 'in' expects uint(8_t|64)$"):
+    with pytest.raises(InvalidOption, match=r"^Parameter 'in' expects uint(8_t|64)$"):
         visit(Derived, {"node-name": "n", "in": value})
 
 
@@ -168,9 +169,9 @@ def test_a_negative_unsigned_number_wraps() -> None:
 
 
 def test_the_whole_may_have_a_name() -> None:
-    with pytest.raises(InvalidOption, match="^Parameter 'x.node-name' is missing$"):
+    with pytest.raises(InvalidOption, match=r"^Parameter 'x.node-name' is missing$"):
         visit(Derived, {}, name="x")
-    with pytest.raises(InvalidOption, match="^Invalid parameter type for 'x', expected: object$"):
+    with pytest.raises(InvalidOption, match=r"^Invalid parameter type for 'x', expected: object$"):
         visit(Derived, [], name="x")
 
 
@@ -189,7 +190,8 @@ def test_deep_values_are_refused_in_words() -> None:
 
 
 def test_importing_the_types_imports_no_converter() -> None:
-    code = "import sys, blockyard.schema.block, blockyard.schema.chardev; print('cattrs' in sys.modules)"
+    types = "blockyard.schema.block, blockyard.schema.chardev"
+    code = f"import sys, {types}; print('cattrs' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"

@@ -197,34 +197,47 @@ BRANCHES = {
 
 # Each passes the visitor and fails after it, so that nothing is ever made.
 SAMPLES: list[tuple[str, str]] = [
-    ("blockdev-add", "{'driver': 'file', 'filename': '/none/x', 'locking': 'on', 'drop-cache': true}"),
     (
         "blockdev-add",
-        "{'driver': 'raw', 'node-name': '1', 'discard': 'unmap', 'cache': {'direct': true},"
-        " 'detect-zeroes': 'on', 'file': {'driver': 'file', 'filename': '/none/x'}, 'offset': 0}",
+        "{'driver': 'file', 'filename': '/none/x', 'locking': 'on', 'drop-cache': true}",
+    ),
+    (
+        "blockdev-add",
+        (
+            "{'driver': 'raw', 'node-name': '1', 'discard': 'unmap', 'cache': {'direct': true},"
+            " 'detect-zeroes': 'on', 'file': {'driver': 'file', 'filename': '/none'}, 'offset': 0}"
+        ),
     ),
     ("blockdev-add", "{'driver': 'null-co', 'node-name': '1', 'size': 1, 'latency-ns': 3}"),
     ("blockdev-add", "{'driver': 'qcow2', 'node-name': '1', 'file': 'none', 'backing': null}"),
     (
         "blockdev-add",
-        "{'driver': 'nbd', 'node-name': '1', 'server': {'type': 'inet', 'host': '127.0.0.1',"
-        " 'port': '1', 'to': 5, 'keep-alive': true}, 'reconnect-delay': 0}",
+        (
+            "{'driver': 'nbd', 'node-name': '1', 'server': {'type': 'inet', 'host': '127.0.0.1',"
+            " 'port': '1', 'to': 5, 'keep-alive': true}, 'reconnect-delay': 0}"
+        ),
     ),
     (
         "nbd-server-start",
-        "{'addr': {'type': 'unix', 'data': {'path': '/none/s', 'abstract': false}},"
-        " 'max-connections': 3, 'handshake-max-seconds': 4}",
+        (
+            "{'addr': {'type': 'unix', 'data': {'path': '/none/s', 'abstract': false}},"
+            " 'max-connections': 3, 'handshake-max-seconds': 4}"
+        ),
     ),
     ("nbd-server-start", "{'addr': {'type': 'fd', 'data': {'str': '99'}}}"),
     (
         "block-export-add",
-        "{'type': 'nbd', 'id': 'x', 'node-name': 'none', 'writable': true, 'iothread': ['a', 'b'],"
-        " 'bitmaps': ['a', {'node': 'n', 'name': 'b'}], 'allocation-depth': true}",
+        (
+            "{'type': 'nbd', 'id': 'x', 'node-name': 'n', 'writable': true, 'iothread': ['a', 'b'],"
+            " 'bitmaps': ['a', {'node': 'n', 'name': 'b'}], 'allocation-depth': true}"
+        ),
     ),
     (
         "block-export-add",
-        "{'type': 'vhost-user-blk', 'id': 'x', 'node-name': 'none', 'num-queues': 3,"
-        " 'addr': {'type': 'unix', 'path': '/none/x'}, 'logical-block-size': 512}",
+        (
+            "{'type': 'vhost-user-blk', 'id': 'x', 'node-name': 'none', 'num-queues': 3,"
+            " 'addr': {'type': 'unix', 'path': '/none/x'}, 'logical-block-size': 512}"
+        ),
     ),
     ("object-add", "{'qom-type': 'iothread', 'id': '1', 'poll-max-ns': 3, 'aio-max-batch': 4}"),
     ("object-add", "{'qom-type': 'throttle-group', 'id': '1', 'limits': {'iops-total': 3}}"),
@@ -234,11 +247,16 @@ SAMPLES: list[tuple[str, str]] = [
     ),
     (
         "chardev-add",
-        "{'id': '1', 'backend': {'type': 'socket', 'data': {'server': false,"
-        " 'addr': {'type': 'unix', 'data': {'path': '/none/s'}}}}}",
+        (
+            "{'id': '1', 'backend': {'type': 'socket', 'data': {'server': false,"
+            " 'addr': {'type': 'unix', 'data': {'path': '/none/s'}}}}}"
+        ),
     ),
     ("chardev-add", "{'id': '1', 'backend': {'type': 'ringbuf', 'data': {'size': 4095}}}"),
-    ("blockdev-create", "{'job-id': '1', 'options': {'driver': 'file', 'filename': '/none/x', 'size': 3}}"),
+    (
+        "blockdev-create",
+        "{'job-id': '1', 'options': {'driver': 'file', 'filename': '/none/x', 'size': 3}}",
+    ),
     ("block_resize", "{'node-name': 'none', 'size': 3}"),
     ("blockdev-reopen", "{'options': [{'driver': 'file', 'node-name': 'none', 'filename': 'x'}]}"),
     ("block-set-write-threshold", "{'node-name': 'none', 'write-threshold': 3}"),

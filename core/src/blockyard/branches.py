@@ -7,7 +7,6 @@ installed.  The schema asks here, and here the registry is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,6 +16,8 @@ from blockyard.schema.declare import wrapper
 from blockyard.schema.shape import provide
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from blockyard.plugins import Registry
 
 __all__ = ["provide_branches"]

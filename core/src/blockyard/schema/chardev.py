@@ -220,7 +220,7 @@ class ChardevReturn:
     """What chardev-add answers.
 
     pty: the pseudo-terminal's path.
-"""
+    """
 
     pty: str | None = None
 
@@ -232,7 +232,7 @@ class ChardevInfo:
     label: its name.
     filename: what it is connected to.
     frontend-open: somebody uses it.
-"""
+    """
 
     label: str
     filename: str

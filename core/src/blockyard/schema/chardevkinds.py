@@ -33,7 +33,7 @@ class ChardevCommon:
     logfile: a file that gets a copy of the output.
     logappend: append to it instead of truncating it (false).
     logtimestamp: begin every line of it with the time (false).
-"""
+    """
 
     logfile: str | None = None
     logappend: bool | None = None
@@ -47,7 +47,7 @@ class ChardevFile(ChardevCommon):
     in: where input comes from; none if absent.
     out: where output goes.
     append: append to it instead of truncating it (false).
-"""
+    """
 
     in_: str | None = None
     out: str
@@ -59,7 +59,7 @@ class ChardevHostdev(ChardevCommon):
     """A device or named pipe.
 
     device: its path; of pipes the part before ``.in`` and ``.out``.
-"""
+    """
 
     device: str
 
@@ -78,7 +78,7 @@ class ChardevSocket(ChardevCommon):
     tn3270: speak the tn3270 protocol (false).
     websocket: speak the websocket protocol (false).
     reconnect-ms: milliseconds between attempts to connect again; 0 is never (0).
-"""
+    """
 
     addr: SocketAddressLegacy
     tls_creds: str | None = None
@@ -98,7 +98,7 @@ class ChardevUdp(ChardevCommon):
 
     remote: where to send to.
     local: where to receive.
-"""
+    """
 
     remote: SocketAddressLegacy
     local: SocketAddressLegacy | None = None
@@ -109,7 +109,7 @@ class ChardevPty(ChardevCommon):
     """A pseudo-terminal.
 
     path: a symbolic link to be made to it.
-"""
+    """
 
     path: str | None = None
 
@@ -119,7 +119,7 @@ class ChardevMux(ChardevCommon):
     """Several front ends on one chardev.
 
     chardev: the chardev below.
-"""
+    """
 
     chardev: str
 
@@ -129,7 +129,7 @@ class ChardevHub(ChardevCommon):
     """Several chardevs under one front end.
 
     chardevs: the chardevs below.
-"""
+    """
 
     chardevs: list[str]
 
@@ -139,7 +139,7 @@ class ChardevStdio(ChardevCommon):
     """Standard input and output.
 
     signal: keys such as Ctrl-C send signals (true).
-"""
+    """
 
     signal: bool | None = None
 
@@ -149,7 +149,7 @@ class ChardevSpiceChannel(ChardevCommon):
     """A spice channel.
 
     type: the channel's kind.
-"""
+    """
 
     type: str
 
@@ -159,7 +159,7 @@ class ChardevSpicePort(ChardevCommon):
     """A spice port.
 
     fqdn: the port's name.
-"""
+    """
 
     fqdn: str
 
@@ -170,7 +170,7 @@ class ChardevQemuVDAgent(ChardevCommon):
 
     mouse: pass the mouse (true).
     clipboard: pass the clipboard (false).
-"""
+    """
 
     mouse: bool | None = None
     clipboard: bool | None = None
@@ -190,7 +190,7 @@ class ChardevDBus(ChardevCommon):
 
     name: its name.
     encoding: the text's encoding.
-"""
+    """
 
     name: str
     encoding: ChardevVCEncoding | None = None
@@ -205,7 +205,7 @@ class ChardevVC(ChardevCommon):
     cols: in characters.
     rows: in characters.
     encoding: the text's encoding.
-"""
+    """
 
     width: int | None = None
     height: int | None = None
@@ -219,6 +219,6 @@ class ChardevRingbuf(ChardevCommon):
     """A buffer in memory that keeps the newest output.
 
     size: its size in bytes, a power of two (65536).
-"""
+    """
 
     size: int | None = None

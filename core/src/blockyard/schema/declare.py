@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import enum as _enum
 import threading
-from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, Final, TypeVar, dataclass_transform, overload
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, dataclass_transform, overload
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "NULL",
@@ -175,15 +177,15 @@ def member(
     features: tuple[str, ...] = (),
     doc: str = "",
 ) -> Any:
-    """Describe a member: its default, its QAPI ``name`` where dashes do not give it,
-    its ``features`` (``deprecated``, ``unstable``...) and its help text.
+    """Describe a member beyond its annotation.
+
+    That is its default, its QAPI ``name`` where dashes do not give it, its ``features``
+    (``deprecated``, ``unstable``...) and its help text.
     """
     return Member(default, name, features, doc)
 
 
-def branches(
-    *, source: str | None = None, fixed: Mapping[str, type | None] | None = None
-) -> Any:
+def branches(*, source: str | None = None, fixed: Mapping[str, type | None] | None = None) -> Any:
     """The branches of a union, for its attribute ``u``.
 
     ``fixed`` maps tag values to structs (None: no members); ``source`` names the registry's
@@ -234,12 +236,12 @@ def _fields(cls: type) -> dict[str, Any]:
 def _declare(cls: type[_T], info: TypeInfo) -> type[_T]:
     cls.__qapi__ = info  # type: ignore[attr-defined]
     cls.__attrs_attrs__ = _Deferred()  # type: ignore[attr-defined]
-    cls.__init__ = _first_init  # type: ignore[misc,assignment]
+    cls.__init__ = _first_init  # type: ignore[assignment]
     return cls
 
 
 def _own(cls: type) -> dict[str, Any]:
-    names = cls.__dict__.get("__annotations__", {})
+    names = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  inspect costs start-up
     return {name: cls.__dict__.get(name, REQUIRED) for name in names}
 
 

@@ -45,8 +45,8 @@ def help_text(cls: type, *, title: str | None = None) -> str:
     assert isinstance(shape, ObjectShape)
     docs = member_docs(cls)
     lines = [f"{title}:"] if title else []
-    for member in sorted(shape.members, key=lambda member: f"{member.name}="):
-        lines.append(_line(member, member.doc or docs.get(member.name, "")))
+    members = sorted(shape.members, key=lambda member: f"{member.name}=")
+    lines += [_line(member, member.doc or docs.get(member.name, "")) for member in members]
     return "\n".join(lines)
 
 

@@ -7,8 +7,7 @@ at what it is called (docs/devel/qapi-code-gen, "Client JSON Protocol introspect
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from blockyard.errors import BlockyardError
 from blockyard.schema.shape import (
@@ -21,6 +20,9 @@ from blockyard.schema.shape import (
     Shape,
     shape_of,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["CommandLike", "EventLike", "introspect"]
 

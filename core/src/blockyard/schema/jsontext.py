@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QMP's JSON, in and out.
+r"""QMP's JSON, in and out.
 
 The parser is fed bytes as they arrive and answers with the values that became
 complete, errors among them in place.  It takes QEMU's dialect: strings in single
-quotes, ``\\'``, and modified UTF-8 (docs/interop/qmp-spec, "General definitions";
+quotes, ``\'``, and modified UTF-8 (docs/interop/qmp-spec, "General definitions";
 RFC 8259).  A line that stands alone and is plain goes through the standard
 library; everything else through :mod:`blockyard.schema.jsonlexer`.
 """
@@ -80,7 +80,7 @@ class JsonParser:
         return found
 
 
-class _NotPlain(ValueError):
+class _NotPlainError(ValueError):
     """Raised when the standard library would read a line otherwise than QEMU."""
 
 
@@ -100,19 +100,19 @@ def _plain(line: bytes) -> list[Any] | None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _NotPlain
+        raise _NotPlainError
     return found
 
 
 def _real(text: str) -> float:
     # QEMU's lexer ends a number after a leading zero unless a dot follows.
     if text.lstrip("-")[:2] in ("0e", "0E"):
-        raise _NotPlain
+        raise _NotPlainError
     return float(text)
 
 
 def _refuse(_: str) -> Any:
-    raise _NotPlain
+    raise _NotPlainError
 
 
 _decoder = json.JSONDecoder(

@@ -7,10 +7,12 @@ QEMU allows 1024 levels, which is more than Python's own stack is sure to have.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockyard.errors import BlockyardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["JsonError", "ValueBuilder", "convert_integer", "printable", "write"]
 
@@ -165,7 +167,7 @@ def _pieces(text: bytes) -> Iterator[str]:
 
 
 def _unicode_escape(text: bytes, start: int) -> tuple[str, int]:
-    """The character of the ``\\u`` escape, or pair of them, at ``start``, and where it ends."""
+    r"""The character of the ``\u`` escape, or pair of them, at ``start``, and where it ends."""
     code, end = _hex(text, start + 2), start + 6
     if 0xD800 <= code <= 0xDBFF and text[end : end + 2] == b"\\u":
         trailing = _hex(text, end + 2)
@@ -233,7 +235,8 @@ def write(value: Any, *, pretty: bool = False) -> str:
         if isinstance(item, str):
             out.append(item)
         elif isinstance(item[0], dict | list | tuple):
-            todo.extend(reversed(list(_spread(*item, pretty))))
+            container, depth = item
+            todo.extend(reversed(list(_spread(container, depth, pretty))))
         else:
             out.append(_write_scalar(item[0]))
     return "".join(out)

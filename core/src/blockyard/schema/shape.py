@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
@@ -27,6 +26,9 @@ from blockyard.schema.declare import (
     QEnum,
     TypeInfo,
 )
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
     "AlternateShape",
@@ -82,7 +84,11 @@ class EnumShape:
     """An enum; ``cls`` is None for one whose values the registry knows."""
 
     def __init__(
-        self, name: str, cls: type[QEnum] | None, values: Callable[[], list[str]], source: str | None
+        self,
+        name: str,
+        cls: type[QEnum] | None,
+        values: Callable[[], list[str]],
+        source: str | None,
     ) -> None:
         self.name = name
         self.cls = cls
@@ -103,7 +109,7 @@ class ArrayShape:
 
     def __init__(self, element: Shape) -> None:
         self.element = element
-        self.name = f"[{element.name}]"
+        self.name: str = f"[{element.name}]"
 
 
 class AlternateShape:
@@ -264,10 +270,11 @@ def attribute_types(cls: type) -> dict[str, Any]:
     """
     scope = vars(sys.modules[cls.__module__])
     found = {}
-    for name, annotation in cls.__dict__.get("__annotations__", {}).items():
+    annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  inspect costs start-up
+    for name, annotation in annotations.items():
         if isinstance(annotation, str):
             try:
-                annotation = eval(annotation, scope)
+                annotation = eval(annotation, scope)  # noqa: S307  our own source text
             except NameError as error:
                 raise BlockyardError(f"{cls.__qualname__}.{name}: {error}") from error
         found[name] = annotation

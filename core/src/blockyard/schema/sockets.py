@@ -102,7 +102,7 @@ class FdSocketAddress:
     str: its number, or the name that getfd gave it.
     """
 
-    str: str
+    str: str  # noqa: A003  QAPI's name
 
 
 @union("type")

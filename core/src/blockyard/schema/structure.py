@@ -8,7 +8,6 @@ class when the first value of it arrives, so that a process pays for what it use
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -18,6 +17,8 @@ from blockyard.schema.shape import AlternateShape, MemberShape, ObjectShape, sha
 from blockyard.schema.visitor import check, json_type
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import cattrs
 
 __all__ = ["dump", "structure", "visit"]
@@ -91,9 +92,7 @@ def _converter() -> cattrs.Converter:
 
 
 def _is_object(annotation: Any) -> bool:
-    return isinstance(annotation, type) and isinstance(
-        _cached_shape(annotation), ObjectShape
-    )
+    return isinstance(annotation, type) and isinstance(_cached_shape(annotation), ObjectShape)
 
 
 def _cached_shape(annotation: Any) -> Any:
@@ -110,7 +109,7 @@ def _object_hook(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any],
 
     shape = shape_of(cls)
     assert isinstance(shape, ObjectShape)
-    overrides = {
+    overrides: dict[str, Any] = {
         m.attribute: override(rename=m.name, struct_hook=_member_hook(converter, m))
         for m in shape.members
     }
@@ -119,7 +118,9 @@ def _object_hook(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any],
             cls, converter, _cattrs_detailed_validation=False, **overrides
         )
     overrides["u"] = override(omit=True)
-    base = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=False, **overrides)
+    base: Any = make_dict_structure_fn(
+        cls, converter, _cattrs_detailed_validation=False, **overrides
+    )
     tag = shape.tag
 
     def structure_union(value: Any, target: Any) -> Any:
