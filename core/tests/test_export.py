@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports: what all of them have in common."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -68,8 +67,8 @@ def registry(registry: Registry) -> Registry:
 
 
 @pytest.fixture
-async def disk(yard: Yard) -> AsyncIterator[Any]:
-    yield await yard.graph.add(visit(BlockdevOptions, {"driver": "mem", "node-name": "disk"}))
+async def disk(yard: Yard) -> Any:
+    return await yard.graph.add(visit(BlockdevOptions, {"driver": "mem", "node-name": "disk"}))
 
 
 def options(export_id: str = "e", **more: Any) -> Any:
@@ -98,9 +97,7 @@ async def refused(yard: Yard, text: str, **more: Any) -> None:
     assert ([export.id for export in yard.exports], len(yard.graph.roots())) == before
 
 
-async def test_exports_come_newest_first_and_go(
-    yard: Yard, disk: Any, deleted: list[str]
-) -> None:
+async def test_exports_come_newest_first_and_go(yard: Yard, disk: Any, deleted: list[str]) -> None:
     await yard.exports.add(options("a"))
     await yard.exports.add(options("b"))
     assert [export.id for export in yard.exports] == ["b", "a"]
@@ -137,9 +134,7 @@ async def test_iothreads_as_one_or_several(yard: Yard, disk: Any) -> None:
         "Cannot use fixed-iothread for a multi-threaded export",
         **{"iothread": ["io0"], "fixed-iothread": True},
     )
-    await refused(
-        yard, "Window export does not support multi-threading", iothread=["io0", "io1"]
-    )
+    await refused(yard, "Window export does not support multi-threading", iothread=["io0", "io1"])
 
     one = await yard.exports.add(options("one", **{"iothread": "io0", "fixed-iothread": True}))
     assert (one.loops, disk.home) == ((io0,), io0)

@@ -70,11 +70,16 @@ async def test_children_are_opened_inline_or_by_reference(yard: Yard) -> None:
         ),
         (
             named("mem", "x", **{"detect-zeroes": "unmap"}),
-            "setting detect-zeroes to unmap is not allowed without setting "
-            "discard operation to unmap",
+            (
+                "setting detect-zeroes to unmap is not allowed without setting "
+                "discard operation to unmap"
+            ),
         ),
         (named("mem", "x", fails="open"), "open refused"),
-        (named("over", "x", file=named("over", "y", file=named("mem", fails="open"))), "open refused"),
+        (
+            named("over", "x", file=named("over", "y", file=named("mem", fails="open"))),
+            "open refused",
+        ),
         (
             named("over", "disk", file=named("mem", "fresh")),
             "Duplicate nodes with node-name='disk'",
@@ -120,9 +125,7 @@ async def test_a_backing_file_is_read_only_unless_said(yard: Yard) -> None:
     )
     await add(
         yard,
-        **named(
-            "form", "c", file=named("mem"), backing=named("mem", "d", **{"read-only": False})
-        ),
+        **named("form", "c", file=named("mem"), backing=named("mem", "d", **{"read-only": False})),
     )
 
     assert yard.graph.nodes["b"].read_only

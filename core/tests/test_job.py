@@ -97,9 +97,7 @@ async def test_a_job_runs_to_its_end_and_is_forgotten(yard: Yard, states: list[s
     await job.ended.wait()
     await reach(job, JobStatus.NULL)
 
-    assert states == path(
-        job, "created", "running", "waiting", "pending", "concluded", "null"
-    )
+    assert states == path(job, "created", "running", "waiting", "pending", "concluded", "null")
     assert job.notes == ["prepare", "commit", "clean"]
     assert list(yard.jobs) == []
 
@@ -181,9 +179,7 @@ async def test_cancelling_ends_a_job_and_undoes_it(yard: Yard, states: list[str]
     assert job.error == "Operation canceled"
 
 
-async def test_a_ready_job_is_completed_or_cancelled_softly(
-    yard: Yard, states: list[str]
-) -> None:
+async def test_a_ready_job_is_completed_or_cancelled_softly(yard: Yard, states: list[str]) -> None:
     for verb in ("complete", "cancel"):
         job = Ready(yard)
         yard.jobs.start(verb, job)

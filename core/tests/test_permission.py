@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
@@ -25,10 +25,12 @@ from blockyard.permission import (
     names,
     qapi_names,
 )
-from blockyard.root import Root
 from blockyard.schema import visit
 from blockyard.schema.block import BlockdevOptions
 from blockyard.yard import Yard
+
+if TYPE_CHECKING:
+    from blockyard.root import Root
 
 READ, WRITE, RESIZE = Perm.CONSISTENT_READ, Perm.WRITE, Perm.RESIZE
 UNCHANGED = Perm.WRITE_UNCHANGED

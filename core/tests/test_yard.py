@@ -112,10 +112,13 @@ async def test_handles_left_open_end_with_the_yard(registry: Any) -> None:
 
 @anyio_only
 async def test_an_error_in_the_body_comes_out_as_it_is(registry: Any) -> None:
-    with pytest.raises(KeyError, match="mine"):
+    async def program() -> None:
         async with Yard(registry=registry) as yard:
             await yard.open(driver="mem")
             raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await program()
 
 
 @anyio_only
@@ -188,9 +191,8 @@ def test_the_blocking_form_reads_from_several_threads(registry: Any) -> None:
         wrong: list[int] = []
 
         def read(start: int) -> None:
-            for offset in range(start, 4096, 64):
-                if image.read(offset, 1) != bytes([offset % 256]):
-                    wrong.append(offset)
+            offsets = range(start, 4096, 64)
+            wrong.extend(o for o in offsets if image.read(o, 1) != bytes([o % 256]))
 
         threads = [threading.Thread(target=read, args=(n,)) for n in range(8)]
         for thread in threads:
@@ -219,11 +221,10 @@ def test_yards_on_several_event_loops_do_not_mix(registry: Any) -> None:
 
     def use(number: int, backend: str) -> None:
         async def main() -> None:
-            async with Yard(registry=registry) as yard:
-                async with await yard.open(driver="mem") as image:
-                    for turn in range(100):
-                        await image.write(turn, bytes([number]))
-                        assert await image.read(turn, 1) == bytes([number])
+            async with Yard(registry=registry) as yard, await yard.open(driver="mem") as image:
+                for turn in range(100):
+                    await image.write(turn, bytes([number]))
+                    assert await image.read(turn, 1) == bytes([number])
 
         try:
             anyio.run(main, backend=backend)

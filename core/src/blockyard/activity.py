@@ -7,10 +7,10 @@ what it read: another process may use the image (QEMU's migration hand-over).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from blockyard.errors import BlockyardError, Busy, from_errno
-from blockyard.node import Node
 from blockyard.permission import ALL, NONE, Perm, cumulative
 from blockyard.refresh import ask, refresh
 from blockyard.root import Root
@@ -19,6 +19,7 @@ from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
     from blockyard.graph import Graph
+    from blockyard.node import Node
 
 __all__ = ["activate", "set_active"]
 
@@ -47,7 +48,7 @@ async def activate(graph: Graph, node: Node) -> None:
         if not each.active:
             async with graph.drained([each]), Transaction() as tran:
                 each.active = True
-                tran.add(abort=lambda each=each: setattr(each, "active", False))
+                tran.add(abort=partial(setattr, each, "active", False))
                 _wake_roots(graph, each, tran)
                 await refresh([each], tran)
                 await each.driver.set_active(True)
@@ -92,7 +93,7 @@ async def _sleep(graph: Graph, node: Node, tran: Transaction) -> None:
     await node.driver.set_active(False)
     tran.add(abort=lambda: node.driver.set_active(True))
     node.active = False
-    tran.add(abort=lambda: setattr(node, "active", True))
+    tran.add(abort=partial(setattr, node, "active", True))
     for child in node.children.values():
         ask(child, *child.permissions_below(perm, shared), tran)
 
@@ -101,15 +102,15 @@ def _lull_roots(graph: Graph, node: Node, tran: Transaction) -> None:
     for root in node.parents:
         if isinstance(root, Root) and root.allow_inactive and root.awake is None:
             root.awake = (root.perm, root.shared)
-            tran.add(abort=lambda root=root: setattr(root, "awake", None))
+            tran.add(abort=partial(setattr, root, "awake", None))
             ask(root, NONE, ALL, tran)
-            tran.add(commit=lambda root=root: graph.apply_rights(root))
+            tran.add(commit=partial(graph.apply_rights, root))
 
 
 def _wake_roots(graph: Graph, node: Node, tran: Transaction) -> None:
     for root in node.parents:
         if isinstance(root, Root) and root.awake is not None:
             held, root.awake = root.awake, None
-            tran.add(abort=lambda root=root, held=held: setattr(root, "awake", held))
+            tran.add(abort=partial(setattr, root, "awake", held))
             ask(root, *held, tran)
-            tran.add(commit=lambda root=root: graph.apply_rights(root))
+            tran.add(commit=partial(graph.apply_rights, root))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The blocking form of the library, for scripts::
+"""The blocking form of the library, for scripts.
+
+::
 
     with open_blocking(driver="file", filename="disk.img") as image:
         header = image.read(0, 512)
@@ -11,18 +13,20 @@ need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from blockyard.image import Image, Statistics
-from blockyard.plugins import Registry
 from blockyard.request import BlockStatus, Limits, Op, Preallocation, RequestFlags
 from blockyard.yard import Yard
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
     from anyio.from_thread import BlockingPortal
+
+    from blockyard.image import Image, Statistics
+    from blockyard.plugins import Registry
 
 __all__ = ["BlockingImage", "BlockingYard", "open_blocking"]
 
@@ -148,9 +152,7 @@ class BlockingImage:
                 self._with.close()
 
 
-def open_blocking(
-    options: Mapping[str, Any] | None = None, /, **more: Any
-) -> BlockingImage:
+def open_blocking(options: Mapping[str, Any] | None = None, /, **more: Any) -> BlockingImage:
     """Open an image in a yard of its own, which ends with it.
 
     ``options`` are those of blockdev-add, or keywords with underscores for dashes.

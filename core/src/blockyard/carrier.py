@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from blockyard.access import Access
 from blockyard.errors import BlockyardError
-from blockyard.loop import Control, Event, Loop
-from blockyard.node import Node, Opened
-from blockyard.request import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from blockyard.loop import Control, Event, Loop
+    from blockyard.node import Node, Opened
+    from blockyard.request import Limits
 
 __all__ = ["Carrier", "Statistics"]
 

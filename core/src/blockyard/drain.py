@@ -9,23 +9,27 @@ a driver in Python may have to finish a request first.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 
-from blockyard.carrier import Carrier
-from blockyard.node import Node
-from blockyard.root import Root
 from blockyard.topology import above, roots_of
 from blockyard.transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from blockyard.carrier import Carrier
+    from blockyard.node import Node
+    from blockyard.root import Root
 
 __all__ = ["drained"]
 
 
 @asynccontextmanager
 async def drained(carrier: Carrier, nodes: Iterable[Node]) -> AsyncIterator[None]:
-    """``async with drained(carrier, nodes):`` the section; left with what it was entered with.
+    """Keep the nodes and everything above them drained inside ``async with``.
 
     Nodes and roots that the section adds are not covered, and one that it removes
     must not be: undo the removal's native part after the section.

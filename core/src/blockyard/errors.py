@@ -36,11 +36,11 @@ class BlockyardError(Exception):
         return str(self.args[0]) if self.args else ""
 
 
-class InvalidOption(BlockyardError, ValueError):
+class InvalidOption(BlockyardError, ValueError):  # noqa: N818
     """Raised when an option, a value or a combination of them is not acceptable."""
 
 
-class NotFound(BlockyardError, LookupError):
+class NotFound(BlockyardError, LookupError):  # noqa: N818
     """Raised when a node, export, job or object that was named does not exist."""
 
 
@@ -50,13 +50,13 @@ class DeviceNotFound(NotFound):
     qmp_class = "DeviceNotFound"
 
 
-class CommandNotFound(BlockyardError, LookupError):
+class CommandNotFound(BlockyardError, LookupError):  # noqa: N818
     """Raised when a QMP command does not exist, or not in the present mode."""
 
     qmp_class = "CommandNotFound"
 
 
-class Busy(BlockyardError):
+class Busy(BlockyardError):  # noqa: N818
     """Raised when the thing is used by somebody else, so that it must stay as it is."""
 
 
@@ -68,7 +68,7 @@ class UnknownPlugin(InvalidOption):
     """Raised when no installed plugin carries the name; the text says what to install."""
 
 
-class Unsupported(BlockyardError, NotImplementedError):
+class Unsupported(BlockyardError, NotImplementedError):  # noqa: N818
     """Raised when the driver, format, job or export cannot do what was asked."""
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
 import attrs
 
+from blockyard.entrypoints import implementation
 from blockyard.errors import (
     BlockyardError,
     Busy,
@@ -25,17 +25,18 @@ from blockyard.errors import (
     PermissionConflict,
     Unsupported,
 )
-from blockyard.graph import Graph
-from blockyard.loop import Loop, Loops
-from blockyard.node import Node
 from blockyard.opening import identifier_ok
 from blockyard.permission import ALL, Perm
-from blockyard.entrypoints import implementation
 from blockyard.qmp.event import event
-from blockyard.root import Root
 from blockyard.schema.declare import struct
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blockyard.graph import Graph
+    from blockyard.loop import Loop, Loops
+    from blockyard.node import Node
+    from blockyard.root import Root
     from blockyard.yard import Yard
 
 __all__ = ["BlockExportDeleted", "Export", "ExportType", "Exports"]
@@ -197,9 +198,7 @@ class Exports:
         if export_id in self._exports:
             raise InvalidOption(f"Block export id '{export_id}' is already in use")
 
-    async def _choose_loops(
-        self, declaration: ExportType, options: Any, node: Node
-    ) -> list[Loop]:
+    async def _choose_loops(self, declaration: ExportType, options: Any, node: Node) -> list[Loop]:
         wanted = options.iothread
         if wanted is None:
             return [node.home]

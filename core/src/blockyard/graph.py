@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from blockyard import activity, drain, moving, opening, reopen, replace
-from blockyard.carrier import Carrier
 from blockyard.errors import (
     BlockyardError,
     Busy,
@@ -28,7 +25,6 @@ from blockyard.errors import (
     Unsupported,
     from_errno,
 )
-from blockyard.loop import Loop, Loops
 from blockyard.node import Child, Node
 from blockyard.permission import ALL, NONE, Perm, Role, names
 from blockyard.refresh import ask, refresh
@@ -39,6 +35,11 @@ from blockyard.transaction import Transaction
 from blockyard.writer import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from blockyard.carrier import Carrier
+    from blockyard.loop import Loop, Loops
     from blockyard.plugins import Registry
 
 __all__ = ["Graph"]
@@ -357,8 +358,7 @@ def _check_deletable(node: Node) -> None:
     for user in node.parents:
         if isinstance(user, Child) and user.role & Role.COW:
             raise Busy(
-                f"Node '{node.name}' is busy: node is used as backing hd of "
-                f"'{user.parent.name}'"
+                f"Node '{node.name}' is busy: node is used as backing hd of '{user.parent.name}'"
             )
     if not node.monitor_owned:
         raise Busy(f"Node {node.name} is not owned by the monitor")

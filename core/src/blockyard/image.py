@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from blockyard.node import Node
 from blockyard.permission import Perm
 from blockyard.request import BlockStatus, Limits, Op, Preallocation
-from blockyard.root import Root
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from blockyard.node import Node
+    from blockyard.root import Root
     from blockyard.yard import Yard
 
 __all__ = ["Image", "OpStatistics", "Statistics"]
@@ -157,9 +158,7 @@ class Image:
         """Hint that the range will be read soon."""
         await self._access.prefetch(offset, length)
 
-    async def copy_range(
-        self, offset: int, length: int, target: Image, target_offset: int
-    ) -> None:
+    async def copy_range(self, offset: int, length: int, target: Image, target_offset: int) -> None:
         """Copy a range into another image without passing through memory."""
         await self._access.copy_range(offset, length, target._access, target_offset)
 

@@ -8,12 +8,14 @@ The answers are dicts with QAPI's member names; their types are in the schema
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blockyard.graph import Graph
-from blockyard.node import Node
 from blockyard.permission import Role
 from blockyard.request import Op
+
+if TYPE_CHECKING:
+    from blockyard.graph import Graph
+    from blockyard.node import Node
 
 __all__ = ["block_stats", "device_info", "full_options", "image_info", "node_filename"]
 

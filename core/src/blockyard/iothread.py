@@ -43,7 +43,7 @@ _POLL_DEFAULTS = {"poll_grow": 2, "poll_shrink": 2, "poll_weight": 3}
 class _EventLoop(Object):
     """What both have: parameters that can be changed while the loop runs."""
 
-    _names = ("aio_max_batch", "thread_pool_min", "thread_pool_max")
+    _names: tuple[str, ...] = ("aio_max_batch", "thread_pool_min", "thread_pool_max")
 
     async def start(self) -> None:
         values = {name: getattr(self.options, name, None) for name in self._names}

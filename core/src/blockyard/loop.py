@@ -15,7 +15,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import attrs
@@ -47,9 +47,9 @@ class Control:
     Every method but :meth:`deliver` runs on the thread of that event loop.
     """
 
-    _lock = threading.Lock()
-    _controls: dict[int, Control] = {}
-    _numbers = itertools.count(1)
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _controls: ClassVar[dict[int, Control]] = {}
+    _numbers: ClassVar[itertools.count[int]] = itertools.count(1)
 
     def __init__(self, *, without_ring: bool = False) -> None:
         """Start the native half if this is the process's first control.
@@ -256,17 +256,13 @@ class Loops:
     def _start(self, name: str, params: LoopParams) -> Loop:
         ffi = self._control.ffi
         error = ffi.new("int *")
-        native = self._control.lib.by_loop_create(
-            name.encode(), self._native_params(params), error
-        )
+        native = self._control.lib.by_loop_create(name.encode(), self._native_params(params), error)
         if native == ffi.NULL:
             raise from_errno(error[0], f"Could not start iothread '{name}'")
         return Loop(name, native, params)
 
     async def _end(self, loop: Loop) -> None:
-        await self._control.call(
-            lambda tag: self._control.lib.by_loop_destroy(loop.native, tag)
-        )
+        await self._control.call(lambda tag: self._control.lib.by_loop_destroy(loop.native, tag))
 
     def _native_params(self, params: LoopParams) -> Any:
         return self._control.ffi.new("struct by_loop_params *", attrs.asdict(params))

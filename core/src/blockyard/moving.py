@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockyard.errors import Busy
-from blockyard.loop import Loop
-from blockyard.node import Node
 from blockyard.topology import connected, roots_of
 
 if TYPE_CHECKING:
     from blockyard.graph import Graph
+    from blockyard.loop import Loop
+    from blockyard.node import Node
 
 __all__ = ["move"]
 

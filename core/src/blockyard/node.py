@@ -316,10 +316,11 @@ class PythonDriver(Driver):
     """A driver whose requests are Python too: a protocol in thirty lines.
 
     :meth:`open`, :meth:`close` and the request methods run on a thread and event
-    loop (asyncio) that the process's Python drivers share, many at a time.  Offsets and lengths are within the limits and the node's length.
-    An ``OSError`` (with its errno) or a :class:`BlockyardError` fails the request
-    and nothing else.  Implement :meth:`read` or :meth:`read_into`; a driver that
-    overrides neither :meth:`write` nor another changing method is read-only.
+    loop (asyncio) that the process's Python drivers share, many at a time.  Offsets
+    and lengths are within the limits and the node's length.  An ``OSError`` (with
+    its errno) or a :class:`BlockyardError` fails the request and nothing else.
+    Implement :meth:`read` or :meth:`read_into`; a driver that overrides neither
+    :meth:`write` nor another changing method is read-only.
     """
 
     #: Requests that may be running at once; more wait in line.

@@ -7,16 +7,17 @@ Users know them by id; the qom commands by path, ``/objects/ID``, with propertie
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from blockyard.entrypoints import implementation
 from blockyard.errors import Busy, InvalidOption, NotFound, Unsupported
 from blockyard.opening import identifier_ok
-from blockyard.entrypoints import implementation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from blockyard.yard import Yard
 
 __all__ = ["Object", "ObjectType", "Objects", "Property"]

@@ -9,24 +9,33 @@ options; then everything is opened, children before parents, because a driver's
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from blockyard.entrypoints import implementation
 from blockyard.errors import InvalidOption
 from blockyard.flags import Flags, resolve
 from blockyard.node import Child, ChildSpec, Node
 from blockyard.permission import Role
-from blockyard.entrypoints import implementation
 from blockyard.refresh import initial, refresh
 from blockyard.topology import MAX_DEPTH, check_edge
 from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from blockyard.graph import Graph
 
-__all__ = ["attach_child", "child_slots", "identifier_ok", "made_up_name", "open_tree"]
+__all__ = [
+    "attach_child",
+    "child_slots",
+    "identifier_ok",
+    "link",
+    "made_up_name",
+    "open_tree",
+    "unlink",
+]
 
 _NAME_LIMIT = 31
 
@@ -75,12 +84,13 @@ def _plan_tree(graph: Graph, options: Any, parent: Node | None, role: Role) -> _
         plan = waiting.pop()
         for spec, name, value in _child_values(plan.node):
             child_role = plan.node.driver.child_role(spec)
-            target = value if isinstance(value, str) else None
-            if target is None:
-                target = _plan(graph, value, plan.flags, child_role, plan.depth + 1)
-                target.node.inherits_from = plan.node
-                waiting.append(target)
-            plan.children.append((name, child_role, target))
+            if isinstance(value, str):
+                plan.children.append((name, child_role, value))
+                continue
+            below = _plan(graph, value, plan.flags, child_role, plan.depth + 1)
+            below.node.inherits_from = plan.node
+            plan.children.append((name, child_role, below))
+            waiting.append(below)
     return top
 
 
@@ -151,13 +161,23 @@ async def attach_child(graph: Graph, parent: Node, name: str, role: Role, node: 
     check_edge(parent, name, node)
     child = Child(name=name, role=role, parent=parent, node=node)
     async with Transaction() as tran:
-        parent.children[name] = child
-        tran.add(abort=lambda: parent.children.pop(name, None) and None)
-        node.parents.insert(0, child)
-        tran.add(abort=lambda: node.parents.remove(child))
+        link(child)
+        tran.add(abort=lambda: unlink(child))
         child.perm, child.shared = initial(child)
         await refresh([node], tran)
     return child
+
+
+def link(child: Child) -> None:
+    """Put an edge into both its ends' books."""
+    child.parent.children[child.name] = child
+    child.node.parents.insert(0, child)
+
+
+def unlink(child: Child) -> None:
+    """The reverse of :func:`link`."""
+    del child.parent.children[child.name]
+    child.node.parents.remove(child)
 
 
 def child_slots(node: Node) -> list[str]:
@@ -199,4 +219,4 @@ def identifier_ok(text: str) -> bool:
 
 def made_up_name(counter: int) -> str:
     """A name that no user can have given: ``#block057``."""
-    return f"#block{counter}{random.randrange(100):02}"
+    return f"#block{counter}{random.randrange(100):02}"  # noqa: S311

@@ -78,9 +78,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "fuse": "blockyard-exports-fuse",
         "vduse-blk": "blockyard-exports-vduse",
     },
-    "jobs": {
-        name: "blockyard-jobs" for name in ("backup", "commit", "mirror", "stream", "amend")
-    },
+    "jobs": dict.fromkeys(("backup", "commit", "mirror", "stream", "amend"), "blockyard-jobs"),
 }
 
 
@@ -149,7 +147,7 @@ class Registry:
         if not isinstance(found, type):
             return found
         if found not in self._declared:
-            self._declared[found] = attrs.evolve(found.type, implementation=found)
+            self._declared[found] = attrs.evolve(_carried(found), implementation=found)
         return self._declared[found]
 
     def has(self, kind: str, name: str) -> bool:
@@ -198,6 +196,11 @@ def default_registry() -> Registry:
 
 
 _default: Registry | None = None
+
+
+def _carried(driver: Any) -> Any:
+    """The declaration that a driver's class carries."""
+    return driver.type
 
 
 def package_of(kinds: Iterable[str], name: str) -> str | None:

@@ -9,13 +9,17 @@ its locks), and its edges are given what follows for its children.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from blockyard.errors import PermissionConflict
-from blockyard.node import Child, Node
 from blockyard.permission import Perm, User, check_users, cumulative
 from blockyard.topology import sorted_below
-from blockyard.transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from blockyard.node import Child, Node
+    from blockyard.transaction import Transaction
 
 __all__ = ["ask", "initial", "refresh"]
 

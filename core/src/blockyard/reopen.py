@@ -9,7 +9,6 @@ that can change (QEMU, block.c, reopening).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -25,6 +24,8 @@ from blockyard.topology import reaches, sorted_below
 from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blockyard.graph import Graph
 
 __all__ = ["explicit_options", "reopen_nodes"]
@@ -179,9 +180,9 @@ async def _prepare(graph: Graph, entry: _Entry, released: list[Node], tran: Tran
     _take_flags(entry, tran)
     await node.driver.reopen_prepare(entry.options.u, entry.flags.read_only)
     tran.add(commit=lambda: _commit(entry), abort=node.driver.reopen_abort)
-    if node.type.supports_backing and "backing" in node.children:
-        if "backing" not in entry.wanted:
-            raise InvalidOption(f"backing is missing for '{node.name}'")
+    has_backing = node.type.supports_backing and "backing" in node.children
+    if has_backing and "backing" not in entry.wanted:
+        raise InvalidOption(f"backing is missing for '{node.name}'")
     for name in ("backing", "file"):
         if name in entry.wanted:
             _replace_child(graph, entry, name, released, tran)
@@ -246,7 +247,9 @@ def _replace_child(
     node, wanted = entry.node, entry.wanted[name]
     new = graph.lookup(wanted) if wanted is not None else None
     if new is not None and reaches(new, node):
-        raise InvalidOption(f"Making '{wanted}' a {name} child of '{node.name}' would create a cycle")
+        raise InvalidOption(
+            f"Making '{wanted}' a {name} child of '{node.name}' would create a cycle"
+        )
     old = node.children.get(name)
     if (old.node if old else None) is new:
         return

@@ -7,27 +7,26 @@ all inside a drained section, so that no request is lost or sees half a change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from blockyard.errors import InvalidOption
 from blockyard.node import Child, Node
-from blockyard.opening import child_slots, open_tree
-from blockyard.permission import User
+from blockyard.opening import child_slots, link, open_tree, unlink
 from blockyard.refresh import refresh
 from blockyard.root import Root
 from blockyard.topology import check_edge
 from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from blockyard.graph import Graph
+    from blockyard.permission import User
 
 __all__ = ["attach", "detach", "insert_above", "replace_node", "retarget"]
 
 
-async def replace_node(
-    graph: Graph, old: Node, new: Node, *, keep: Iterable[Node] = ()
-) -> None:
+async def replace_node(graph: Graph, old: Node, new: Node, *, keep: Iterable[Node] = ()) -> None:
     """Let ``new`` take the place of ``old`` under all its users but the nodes in ``keep``.
 
     ``old`` ends if that was its last use.
@@ -37,13 +36,12 @@ async def replace_node(
     """
     kept = {new, *keep}
     moving = [u for u in old.parents if not (isinstance(u, Child) and u.parent in kept)]
-    async with graph.drained([old, new]):
-        async with Transaction() as tran:
-            for user in moving:
-                retarget(graph, user, new, tran)
-            # The parents too: what an edge carries depends on the node it leads to.
-            parents = [user.parent for user in moving if isinstance(user, Child)]
-            await refresh([*parents, old, new], tran)
+    async with graph.drained([old, new]), Transaction() as tran:
+        for user in moving:
+            retarget(graph, user, new, tran)
+        # The parents too: what an edge carries depends on the node it leads to.
+        parents = [user.parent for user in moving if isinstance(user, Child)]
+        await refresh([*parents, old, new], tran)
     await graph.release(old)
 
 
@@ -85,24 +83,14 @@ def attach(graph: Graph, parent: Node, child: Child, tran: Transaction) -> None:
     :raises InvalidOption: if that would make a cycle.
     """
     check_edge(parent, child.name, child.node)
-    _link(child)
-    tran.add(abort=lambda: _unlink(child), commit=lambda: _tell(graph, child))
+    link(child)
+    tran.add(abort=lambda: unlink(child), commit=lambda: _tell(graph, child))
 
 
 def detach(graph: Graph, child: Child, tran: Transaction) -> None:
     """Take a child from an open node.  Drained."""
-    _unlink(child)
-    tran.add(abort=lambda: _link(child), commit=lambda: _tell(graph, child))
-
-
-def _link(child: Child) -> None:
-    child.parent.children[child.name] = child
-    child.node.parents.insert(0, child)
-
-
-def _unlink(child: Child) -> None:
-    del child.parent.children[child.name]
-    child.node.parents.remove(child)
+    unlink(child)
+    tran.add(abort=lambda: link(child), commit=lambda: _tell(graph, child))
 
 
 def _move(user: Child | Root, old: Node, new: Node) -> None:

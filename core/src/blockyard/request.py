@@ -10,9 +10,9 @@ import enum
 import attrs
 
 __all__ = [
+    "MAX_LENGTH",
     "BlockStatus",
     "Limits",
-    "MAX_LENGTH",
     "Op",
     "Preallocation",
     "RequestFlags",

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from blockyard.access import Access
-from blockyard.permission import Perm
-
 if TYPE_CHECKING:
+    from blockyard.access import Access
     from blockyard.loop import Loop
     from blockyard.node import Node
+    from blockyard.permission import Perm
 
 __all__ = ["Root", "RootOwner"]
 

@@ -9,9 +9,12 @@ callbacks, in reverse.  Neither may fail.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 import anyio
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["Action", "Transaction"]
 

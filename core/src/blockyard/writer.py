@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 import anyio
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["Writer"]
 

@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
-from typing import Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup
 
 from blockyard.branches import provide_branches
 from blockyard.carrier import Carrier
@@ -33,10 +31,14 @@ from blockyard.permission import ALL, Perm
 from blockyard.plugins import Registry, default_registry
 from blockyard.qmp.event import EventBus
 
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup
+
 __all__ = ["Yard"]
 
 _log = logging.getLogger(__name__)
-_Ts = TypeVarTuple("_Ts")
 
 
 class Yard:
@@ -53,9 +55,7 @@ class Yard:
     events: EventBus
     loops: Loops
 
-    def __init__(
-        self, *, registry: Registry | None = None, without_ring: bool = False
-    ) -> None:
+    def __init__(self, *, registry: Registry | None = None, without_ring: bool = False) -> None:
         """``without_ring``: never use io_uring."""
         self.registry = registry or default_registry()
         #: Things of the plugins' own, by a name of theirs; one with an ``async close()``
@@ -100,7 +100,7 @@ class Yard:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.control.close)
 
-    def spawn(self, function: Callable[[*_Ts], Awaitable[Any]], *args: *_Ts) -> None:
+    def spawn(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run a background task that ends with the yard; an exception is logged, no more."""
         self._tasks.start_soon(_supervise, function, *args)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockyard.entrypoints import implementation
 from blockyard.errors import Unsupported
 from blockyard.job import CreateJob
-from blockyard.node import Driver
-from blockyard.entrypoints import implementation
 from blockyard.qmp.command import command
 from blockyard.schema.block import BlockdevCreateOptions
 from blockyard.schema.declare import struct
 
 if TYPE_CHECKING:
+    from blockyard.node import Driver
     from blockyard.yard import Yard
 
 __all__ = ["blockdev_create"]

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from blockyard.errors import Busy
 from blockyard.job import Job
-from blockyard.node import Child
 from blockyard.permission import Perm, qapi_names
 from blockyard.qmp.command import command
-from blockyard.root import Root
 from blockyard.schema.block import StrOrNull
 from blockyard.schema.blockgraph import XDbgBlockGraph
 from blockyard.schema.declare import struct
 from blockyard.topology import roots_of
 
 if TYPE_CHECKING:
+    from blockyard.node import Child
+    from blockyard.root import Root
     from blockyard.yard import Yard
 
 __all__ = ["x_blockdev_set_iothread", "x_debug_query_block_graph"]

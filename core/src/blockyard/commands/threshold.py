@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockyard.errors import NotFound
-from blockyard.loop import Event
-from blockyard.node import Node
 from blockyard.qmp.command import command
 from blockyard.qmp.event import event
 from blockyard.schema.declare import Uint64, struct
 
 if TYPE_CHECKING:
+    from blockyard.loop import Event
+    from blockyard.node import Node
     from blockyard.yard import Yard
 
 __all__ = ["BlockWriteThreshold", "block_set_write_threshold"]
