@@ -77,7 +77,7 @@ NULL: Final = Null.NULL
 REQUIRED: Final = attrs.NOTHING
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False, repr=False, slots=False)
 class Builtin:
     """A QAPI built-in: ``name`` as QAPI spells it (``uint16``, ``size``)."""
 
@@ -96,7 +96,7 @@ Uint64 = Annotated[int, Builtin("uint64")]
 Size = Annotated[int, Builtin("size")]
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False, repr=False, slots=False)
 class Alternate:
     """A type whose branch the JSON type of the value selects; made by :func:`alternate`."""
 
@@ -114,7 +114,7 @@ def alternate(name: str, resolve: Callable[[], Mapping[str, Any]]) -> Alternate:
     return Alternate(name, resolve)
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False, repr=False, slots=False)
 class OpenEnum:
     """An enum whose values are the branches of the registry's union ``source``."""
 
@@ -135,7 +135,7 @@ class QEnum(_enum.StrEnum):
     """A QAPI enum; the values are the QAPI spellings, and compare equal to them."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False, repr=False, slots=False)
 class Member:
     """What :func:`member` says of a member beyond its annotation and default."""
 
@@ -145,7 +145,7 @@ class Member:
     doc: str = ""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False, repr=False, slots=False)
 class Branches:
     """Where a union's branches come from; made by :func:`branches`."""
 
@@ -153,7 +153,7 @@ class Branches:
     source: str | None = None
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False, repr=False, slots=False)
 class TypeInfo:
     """What is kept of a declaration, in the class's ``__qapi__``."""
 
