@@ -22,12 +22,13 @@ FLOORS = [
     {"errors", "permission", "request", "native", "_native", "schema", "entrypoints", "activation", "trace"},
     {"node", "loop", "qmp", "sockets", "tenant", "access", "bridge", "fdset"}
     | {"declaration", "flags", "options", "branches"},
-    {"graph", "testing"}
+    {"graph"}
     | {"root", "topology", "transaction", "writer", "carrier", "refresh", "drain", "opening"}
     | {"replace", "reopen", "activity", "moving", "info"},
     {"job", "export", "objects", "iothread", "throttlegroup"},
     {"plugins"},
     {"yard", "image", "blocking"},
+    {"testing"},
     {"commands", "chardev"},
     {"daemon", "cli"},
 ]

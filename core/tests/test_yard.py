@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -271,4 +272,8 @@ def test_descriptors_and_threads_are_given_back(registry: Any) -> None:
     before = descriptors(), threading.active_count()
     for _ in range(3):
         once()
+    for _ in range(100):  # worker threads end a moment after their loop
+        if (descriptors(), threading.active_count()) == before:
+            break
+        time.sleep(0.02)
     assert (descriptors(), threading.active_count()) == before
