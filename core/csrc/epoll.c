@@ -25,6 +25,7 @@ enum { EVENTS_MAX = 128 };
 /* What waits on one descriptor. */
 struct watch {
     struct by_io_list waiting;
+    uint32_t armed;           /* while something waits: at least its events */
 };
 
 struct poll_set {
@@ -105,6 +106,7 @@ static int arm(struct poll_set *set, int fd, uint32_t events)
     struct epoll_event event = { .events = events | EPOLLONESHOT,
                                  .data.u64 = (uint64_t)fd };
 
+    set->watches[fd].armed = events;
     if (epoll_ctl(set->fd, EPOLL_CTL_MOD, fd, &event) == 0) {
         return 0;
     }
@@ -119,15 +121,21 @@ static void wait_for(struct by_loop *loop, struct poll_set *set,
                      struct by_io *io)
 {
     struct watch *watch = watch_of(set, io->fd);
+    uint32_t events;
     int error;
 
     if (!watch) {
         by_io_ready(loop, io, -ENOMEM);
         return;
     }
+    events = by_tryio_events(io);
+    if (watch->waiting.head) {
+        events |= watch->armed;
+    }
+    error = watch->waiting.head && events == watch->armed
+        ? 0 : arm(set, io->fd, events);
     BY_IO_STATE(io) = IO_WAITING;
     by_list_append(&watch->waiting, io);
-    error = arm(set, io->fd, wanted(watch));
     if (error) {
         by_list_remove(&watch->waiting, io);
         if (error == -EPERM && io->op == BY_IO_POLL) {
@@ -170,6 +178,7 @@ static void fd_ready(struct by_loop *loop, struct poll_set *set, int fd,
     const uint32_t broken = EPOLLERR | EPOLLHUP;
 
     watch->waiting = (struct by_io_list){ NULL, NULL };
+    watch->armed = 0;         /* one-shot: it has fired */
     for (io = list.head; io; io = next) {
         uint32_t mine = events & (by_tryio_events(io) | broken);
 

@@ -212,6 +212,10 @@ bool by_spin(struct by_loop *loop)
     pollers_begin(loop);
     found = spin_until(loop, end, &now);
     atomic_fetch_sub(&spinning, 1);
+    if (found) {
+        loop->now = now;
+        by_spin_learn(loop);
+    }
     return found;
 }
 

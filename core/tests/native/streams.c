@@ -244,6 +244,59 @@ static void test_broken(void)
     CHECK_EQ(check_on(loop, start_receive), -EBADF);
 }
 
+/* More waiting and more cancelled at one time than the rings hold. */
+enum { CROWD = 6000 };
+static struct by_io crowd[CROWD];
+static int crowd_left;
+
+static void crowd_done(struct by_io *done, int result)
+{
+    (void)done;
+    CHECK_EQ(result, -ECANCELED);
+    if (--crowd_left == 0) {
+        by_event_done(CHECK_TAG, 0);
+    }
+}
+
+static void cancel_crowd(struct by_io *done, int result)
+{
+    (void)done;
+    CHECK_EQ(result, 0);
+    for (int i = 0; i < CROWD; i++) {
+        by_io_cancel(loop, &crowd[i]);
+    }
+}
+
+static void crowd_wait(struct by_loop *on)
+{
+    crowd_left = CROWD;
+    for (int i = 0; i < CROWD; i++) {
+        crowd[i].op = BY_IO_POLL;
+        crowd[i].fd = here;
+        crowd[i].flags = POLLIN;
+        crowd[i].done = crowd_done;
+        by_io_submit(on, &crowd[i]);
+    }
+    memset(&timer, 0, sizeof(timer));
+    timer.op = BY_IO_TIMER;
+    timer.offset = by_loop_now(on) + 3000000;
+    timer.done = cancel_crowd;
+    by_io_submit(on, &timer);
+}
+
+static void test_crowd(void)
+{
+    int fds[2];
+
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    here = fds[0];
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(check_on(loop, crowd_wait), 0);
+    }
+    close(fds[0]);
+    close(fds[1]);
+}
+
 /* A descriptor number that is closed and used again is armed again. */
 static void test_reuse(void)
 {
@@ -268,6 +321,7 @@ int main(int argc, char **argv)
     test_send(true);
     test_broken();
     test_reuse();
+    test_crowd();
     check_destroy(loop);
     by_stop();
     return 0;

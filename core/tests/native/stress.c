@@ -275,12 +275,16 @@ int main(int argc, char **argv)
 {
     char name[] = "/tmp/by-stress-XXXXXX";
     char zeroes[4096] = { 0 };
+    unsigned first, count;
 
     file = mkstemp(name);
     CHECK(file >= 0 && write(file, zeroes, sizeof(zeroes)) == sizeof(zeroes));
     unlink(name);
     check_start(argc, argv);
-    for (unsigned seed = 0; seed < GENERATIONS; seed++) {
+    /* For soaking: another first seed, and how many from there. */
+    first = argc > 2 ? (unsigned)atoi(argv[2]) : 0;
+    count = argc > 3 ? (unsigned)atoi(argv[3]) : GENERATIONS;
+    for (unsigned seed = first; seed < first + count; seed++) {
         play(seed * 10);
     }
     by_stop();
