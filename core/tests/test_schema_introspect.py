@@ -182,6 +182,17 @@ def plugin_names(schema: list[Any]) -> set[str]:
     return found
 
 
+def test_help_of_a_branch_has_the_common_members_too() -> None:
+    lines = help_text(Tree, case="a").splitlines()
+
+    assert lines == [
+        "  kind=<a|b>",
+        "  many=<list of Tree object>",
+        "  ref=<TreeOrName>",
+        "  size=<size>",
+    ]
+
+
 def test_help_names_every_option() -> None:
     lines = help_text(IothreadProperties, title="iothread options").splitlines()
 

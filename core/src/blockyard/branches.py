@@ -72,8 +72,14 @@ class _WrappedSource(_Source):
     """Branches that hold their struct in ``data``, of the drivers that have one."""
 
     def names(self) -> Iterable[str]:
-        return [name for name in super().names() if super(_WrappedSource, self).options(name)]
+        return [name for name in super().names() if self._has_one(name)]
 
     def options(self, name: str) -> type | None:
         found = super().options(name)
         return wrapper(found) if found is not None else None
+
+    def _has_one(self, name: str) -> bool:
+        try:
+            return super().options(name) is not None
+        except UnknownPlugin:
+            return False

@@ -36,18 +36,28 @@ _NAMES = {
 }
 
 
-def help_text(cls: type, *, title: str | None = None) -> str:
+def help_text(cls: type, *, title: str | None = None, case: str | None = None) -> str:
     """What ``TYPE,help`` prints: ``title``, then a line for each member, sorted.
 
-    Of a union these are the members that every branch has.
+    Of a union these are the members that every branch has, and with ``case``, a value of
+    its tag, those of that branch too.
+
+    :raises BlockyardError: if the branch is a plugin's that cannot be loaded.
     """
     shape = shape_of(cls)
     assert isinstance(shape, ObjectShape)
-    docs = member_docs(cls)
+    branch = shape.branch(case) if case is not None else None
+    found = dict(_documented(shape))
+    if branch is not None:
+        found |= _documented(branch)
+    members = sorted(found, key=lambda member: f"{member.name}=")
     lines = [f"{title}:"] if title else []
-    members = sorted(shape.members, key=lambda member: f"{member.name}=")
-    lines += [_line(member, member.doc or docs.get(member.name, "")) for member in members]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_line(member, found[member]) for member in members)])
+
+
+def _documented(shape: ObjectShape) -> dict[MemberShape, str]:
+    docs = member_docs(shape.cls)
+    return {member: member.doc or docs.get(member.name, "") for member in shape.members}
 
 
 def list_text(title: str, names: list[str]) -> str:
