@@ -43,6 +43,9 @@ struct by_loop_params {
     int64_t poll_shrink;
     int64_t poll_weight;
     int64_t aio_max_batch; /* 0 = the default */
+    int64_t thread_pool_min; /* worker threads kept for it */
+    int64_t thread_pool_max; /* that its work occupies; 0 = no limit but the
+                                pool's, 64 */
 };
 
 /* Start a loop thread.  Null with *error = -errno on failure. */

@@ -139,7 +139,7 @@ struct by_loop {
     _Atomic uint64_t work_ns;            /* its pool work's usual duration */
     struct by_task finished_task;
     _Atomic int64_t poll_max_ns, poll_grow, poll_shrink, poll_weight;
-    _Atomic int64_t aio_max_batch;
+    _Atomic int64_t aio_max_batch, pool_min, pool_max;
     _Atomic uint32_t ending;             /* 1 = when empty, 2 = by force */
     _Atomic uint32_t exited;
     int wake_fd;                         /* lives until by_stop */
@@ -155,6 +155,7 @@ struct by_loop {
     struct by_io_list ready;
     uint64_t in_flight;                  /* ios of any kind, timers too */
     uint64_t works;                      /* handed or to be handed */
+    uint64_t handed;                     /* those that workers have */
     struct by_work *work_head, *work_last;  /* this round's */
     uint32_t work_count;
     uint64_t relief_due;
@@ -187,11 +188,14 @@ static inline void by_io_finish(struct by_loop *loop, struct by_io *io,
     io->done(io, result);
 }
 bool by_loop_posted(const struct by_loop *loop);
-unsigned by_loop_processors(void);
 void by_loop_run(struct by_loop *loop);
 
 /* loops.c */
 int by_thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
+
+/* processors.c */
+unsigned by_processors(void);
+void by_processors_count(void);
 
 /* tryio.c */
 /* A regular file, a block device or a directory: poll says nothing of it. */
@@ -227,6 +231,8 @@ void by_spin_learn(struct by_loop *loop);
 int by_pool_start(void);
 /* False: a thread hangs in a call and was left behind. */
 bool by_pool_stop(void);
+/* Have this many threads and keep them; any thread. */
+void by_pool_reserve(int64_t threads);
 /* Hand over what the round collected. */
 void by_pool_flush(struct by_loop *loop);
 void by_pool_finished(struct by_task *task);

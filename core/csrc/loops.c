@@ -8,8 +8,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,50 +26,8 @@ static struct {
     bool live[BY_MAX_LOOPS];
     bool running;                          /* between by_start and by_stop */
     bool never_ring;
-    unsigned processors;
 } loops = { .lock = PTHREAD_MUTEX_INITIALIZER,
             .started = PTHREAD_COND_INITIALIZER };
-
-/* ------------------------------------------------------------ processors */
-
-/* A container's share in whole processors; 0 = unlimited. */
-static unsigned quota(void)
-{
-    char text[64];
-    long long share, period;
-    ssize_t n;
-    int fd = open("/sys/fs/cgroup/cpu.max", O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0) {
-        return 0;
-    }
-    n = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    if (n <= 0) {
-        return 0;
-    }
-    text[n] = 0;
-    if (sscanf(text, "%lld %lld", &share, &period) != 2 || period <= 0) {
-        return 0;
-    }
-    return share > period ? (unsigned)(share / period) : 1;
-}
-
-static unsigned count_processors(void)
-{
-    cpu_set_t set;
-    unsigned n = 1, limit = quota();
-
-    if (sched_getaffinity(0, sizeof(set), &set) == 0) {
-        n = (unsigned)CPU_COUNT(&set);
-    }
-    return limit && limit < n ? limit : n;
-}
-
-unsigned by_loop_processors(void)
-{
-    return loops.processors;
-}
 
 /* --------------------------------------------------------------- threads */
 
@@ -189,11 +145,32 @@ static void set_params(struct by_loop *loop, const struct by_loop_params *p)
                           memory_order_relaxed);
     atomic_store_explicit(&loop->aio_max_batch, p->aio_max_batch,
                           memory_order_relaxed);
+    atomic_store_explicit(&loop->pool_min, p->thread_pool_min,
+                          memory_order_relaxed);
+    atomic_store_explicit(&loop->pool_max, p->thread_pool_max,
+                          memory_order_relaxed);
+}
+
+/* Under the lock: what all live loops want reserved, they share. */
+static void reserve(void)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < BY_MAX_LOOPS; i++) {
+        int64_t min = loops.live[i]
+            ? atomic_load(&loops.slots[i]->pool_min) : 0;
+
+        most = min > most ? min : most;
+    }
+    by_pool_reserve(most);
 }
 
 void by_loop_set_params(struct by_loop *loop, const struct by_loop_params *p)
 {
+    pthread_mutex_lock(&loops.lock);
     set_params(loop, p);
+    reserve();
+    pthread_mutex_unlock(&loops.lock);
 }
 
 /* Under the lock: a slot's structure, clean but for the eventfd. */
@@ -277,6 +254,7 @@ struct by_loop *by_loop_create(const char *name,
         set_params(loop, params);
         snprintf(loop->name, sizeof(loop->name), "by-%s", name);
         result = start_loop(loop);
+        reserve();
     }
     pthread_mutex_unlock(&loops.lock);
     if (error) {
@@ -300,6 +278,7 @@ void by_loop_destroy(struct by_loop *loop, uint64_t tag)
     loops.live[loop->index] = false;
     loop->end_tag = tag;
     atomic_store_explicit(&loop->ending, 1, memory_order_release);
+    reserve();
     pthread_mutex_unlock(&loops.lock);
     wake(loop);
 }
@@ -406,7 +385,7 @@ int by_start(uint32_t flags)
         by_trace_register("loop_create");
         by_trace_register("loop_end");
         loops.never_ring = flags & 1;
-        loops.processors = count_processors();
+        by_processors_count();
         loops.running = !error;
     }
     pthread_mutex_unlock(&loops.lock);

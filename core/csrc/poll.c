@@ -200,7 +200,7 @@ bool by_spin(struct by_loop *loop)
     uint64_t now, end;
     bool found;
 
-    if (atomic_fetch_add(&spinning, 1) + 1 >= by_loop_processors()) {
+    if (atomic_fetch_add(&spinning, 1) + 1 >= by_processors()) {
         atomic_fetch_sub(&spinning, 1);
         return false;
     }

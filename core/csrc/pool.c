@@ -16,7 +16,9 @@
  *   (by_pool_relieve); results that such a worker still holds are delivered.
  *
  * Threads are started when all are busy, up to a bound, and leave after 10 s
- * without work; the first one stays.
+ * without work; the first one stays, and as many as the loops want reserved.
+ * A loop with a limit of its own has no more calls with the workers than
+ * that, so it cannot occupy more threads.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -165,9 +167,33 @@ static uint32_t batch_size(uint32_t count, uint64_t usual)
     return fit < least ? least : fit < count ? (uint32_t)fit : count;
 }
 
+/* The round's list, or as much of it as the loop may have handed over. */
+static struct works take_round(struct by_loop *loop)
+{
+    struct works list = { loop->work_head, loop->work_last,
+                          loop->work_count };
+    int64_t max = atomic_load_explicit(&loop->pool_max, memory_order_relaxed);
+    struct works now = list;
+
+    if (max > 0 && loop->handed + list.count > (uint64_t)max) {
+        uint64_t room = loop->handed < (uint64_t)max
+            ? (uint64_t)max - loop->handed : 0;
+
+        now = room ? by_works_cut(&list, (uint32_t)room)
+            : (struct works){ NULL, NULL, 0 };
+    } else {
+        list = (struct works){ NULL, NULL, 0 };
+    }
+    loop->work_head = list.head;
+    loop->work_last = list.tail;
+    loop->work_count = list.count;
+    loop->handed += now.count;
+    return now;
+}
+
 void by_pool_flush(struct by_loop *loop)
 {
-    struct works list = { loop->work_head, NULL, loop->work_count };
+    struct works list = take_round(loop);
     uint64_t usual = atomic_load_explicit(&loop->work_ns,
                                          memory_order_relaxed);
     uint32_t size;
@@ -175,9 +201,6 @@ void by_pool_flush(struct by_loop *loop)
     if (!list.count) {
         return;
     }
-    list.tail = loop->work_last;
-    loop->work_head = loop->work_last = NULL;
-    loop->work_count = 0;
     loop->relief_due = loop->now + long_call;
     if (follow(loop, list, usual)) {
         return;
@@ -272,6 +295,27 @@ static void prepare(void)
     by_pool.ready = true;
 }
 
+void by_pool_reserve(int64_t threads)
+{
+    const struct works nothing = { NULL, NULL, 0 };
+    int have = 0;
+
+    pthread_mutex_lock(&by_pool.lock);
+    by_pool.keep = threads < 1 ? 1 : threads > WORKERS_MAX ? WORKERS_MAX
+                                                           : (int)threads;
+    for (int i = 0; i < WORKERS_MAX; i++) {
+        struct worker *worker = &by_pool.workers[i];
+
+        pthread_mutex_lock(&worker->lock);
+        have += worker->state == WORKER_IDLE || worker->state == WORKER_BUSY;
+        pthread_mutex_unlock(&worker->lock);
+    }
+    while (have < by_pool.keep && start_worker(nothing)) {
+        have++;
+    }
+    pthread_mutex_unlock(&by_pool.lock);
+}
+
 int by_pool_start(void)
 {
     bool ok;
@@ -281,6 +325,7 @@ int by_pool_start(void)
         prepare();
     }
     atomic_store(&by_pool.stopping, false);
+    by_pool.keep = 1;
     ok = start_worker((struct works){ NULL, NULL, 0 });
     pthread_mutex_unlock(&by_pool.lock);
     return ok ? 0 : -EAGAIN;

@@ -34,6 +34,7 @@ struct by_pool {
     struct worker workers[WORKERS_MAX];
     struct worker *idle;
     _Atomic bool stopping;
+    int keep;                   /* threads that stay when idle */
     bool ready;
 };
 extern struct by_pool by_pool;

@@ -90,6 +90,7 @@ void by_pool_finished(struct by_task *task)
         struct by_work *next = list->next;
 
         loop->works--;
+        loop->handed--;
         list->done(list, list->result);
         list = next;
     }
@@ -204,7 +205,7 @@ static bool leave_or_stay(struct worker *worker)
     pthread_mutex_lock(&by_pool.lock);
     pthread_mutex_lock(&worker->lock);
     stay = worker->state == WORKER_BUSY
-        || (worker == by_pool.workers && !by_pool.stopping);
+        || (worker - by_pool.workers < by_pool.keep && !by_pool.stopping);
     if (!stay) {
         idle_remove(worker);
         worker->state = WORKER_LEFT;

@@ -17,6 +17,7 @@ SOURCES = [
     "epoll",
     "tryio",
     "poll",
+    "processors",
     "pool",
     "worker",
     "timer",

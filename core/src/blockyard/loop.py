@@ -166,6 +166,8 @@ class LoopParams:
     poll_shrink: int = 0
     poll_weight: int = 0
     aio_max_batch: int = 0
+    thread_pool_min: int = 0
+    thread_pool_max: int = 0
 
 
 @attrs.define(eq=False)

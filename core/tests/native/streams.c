@@ -148,6 +148,7 @@ static void test_kinds(void)
 /* A send of more than the peer's buffer goes on as the peer reads; the other
  * direction works at the same time on the same descriptor. */
 static size_t sent, drained;
+static int ended;
 
 static void send_more(struct by_loop *on);
 
@@ -170,6 +171,14 @@ static void send_more(struct by_loop *on)
     by_io_submit(on, &io);
 }
 
+/* The last byte was read, and the last send has seen its end. */
+static void both_ended(void)
+{
+    if (++ended == 2) {
+        by_event_done(CHECK_TAG, 0);
+    }
+}
+
 static void drain_some(struct by_io *done, int result)
 {
     static char sink[65536];
@@ -182,7 +191,7 @@ static void drain_some(struct by_io *done, int result)
         done->offset = by_loop_now(loop) + 100000;
         by_io_submit(loop, done);
     } else {
-        by_event_done(CHECK_TAG, 0);
+        both_ended();
     }
 }
 
@@ -190,6 +199,7 @@ static void other_cancelled(struct by_io *done, int result)
 {
     (void)done;
     CHECK_EQ(result, -ECANCELED);
+    both_ended();
 }
 
 static void send_much(struct by_loop *on)
@@ -216,6 +226,7 @@ static void test_send(bool nonblocking)
     here = fds[0];
     there = fds[1];
     sent = drained = 0;
+    ended = 0;
     if (nonblocking) {
         CHECK_EQ(fcntl(here, F_SETFL, O_NONBLOCK | O_RDWR), 0);
     }

@@ -157,6 +157,44 @@ static void test_crowds(void)
     }
 }
 
+/* A loop's own limit: no more of its calls at one time. */
+static _Atomic int running, most;
+
+static int counted_call(struct by_work *work)
+{
+    int now = atomic_fetch_add(&running, 1) + 1;
+
+    (void)work;
+    if (now > atomic_load(&most)) {
+        atomic_store(&most, now);
+    }
+    usleep(1000);
+    atomic_fetch_sub(&running, 1);
+    return 0;
+}
+
+static void start_counted(struct by_loop *on)
+{
+    left = WORKS;
+    for (int i = 0; i < WORKS; i++) {
+        works[i].run = counted_call;
+        works[i].done = sleeping_done;
+        by_pool_submit(on, &works[i]);
+    }
+}
+
+static void test_limit(int64_t limit)
+{
+    struct by_loop_params params = { .thread_pool_min = 3,
+                                     .thread_pool_max = limit };
+
+    by_loop_set_params(loop, &params);
+    atomic_store(&most, 0);
+    CHECK_EQ(check_on(loop, start_counted), 0);
+    CHECK(atomic_load(&most) <= limit);
+    CHECK(atomic_load(&most) > 1 || limit == 1);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -169,6 +207,8 @@ int main(int argc, char **argv)
     rounds = 1;
     CHECK_EQ(check_on(loop, start_round), 0);
     test_crowds();
+    test_limit(1);
+    test_limit(5);
     check_destroy(loop);
     by_stop();
     return 0;
