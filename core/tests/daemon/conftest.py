@@ -14,8 +14,13 @@ from typing import Any
 
 import pytest
 
-DAEMON = [sys.executable, "-c", "import sys; sys.argv[0] = 'blockyard-daemon'; "
-          "from blockyard.daemon.main import main; sys.exit(main())"]  # fmt: skip
+PROGRAM = """
+import sys
+sys.argv[0] = "blockyard-daemon"
+from blockyard.daemon.main import main
+sys.exit(main())
+"""
+DAEMON = [sys.executable, "-c", PROGRAM]
 PATIENCE = 20.0
 
 

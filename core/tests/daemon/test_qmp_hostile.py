@@ -58,8 +58,7 @@ def test_garbage_harms_only_itself(other: Any, garbage: bytes) -> None:
     client.send(b"\xff")
     client.send('{"execute": "query-commands", "id": "after"}\n')
 
-    answers = iter(client.read, None)
-    assert any(answer.get("id") == "after" for answer in answers)
+    assert any(b'"after"' in line for line in iter(client.line, b""))
 
 
 def test_a_huge_string_is_refused_in_bounded_memory(other: Any) -> None:
@@ -70,7 +69,7 @@ def test_a_huge_string_is_refused_in_bounded_memory(other: Any) -> None:
         client.send(b"x" * MIB)
     grown = resident(other.daemon.process.pid) - before
 
-    assert "JSON parse error" in client.read()["error"]["desc"]
+    assert client.read()["error"]["desc"] == "JSON token size limit exceeded"
     # QEMU's own limit on a token is 64 MiB; some copies of it may be around at once.
     assert grown < 400 * MIB
 
@@ -79,7 +78,7 @@ def test_deep_nesting_is_refused(other: Any) -> None:
     client = other.daemon.client()
     client.send('{"execute": "query-version", "id": ' + "[" * 1100)
 
-    assert "JSON parse error" in client.read()["error"]["desc"]
+    assert client.read()["error"]["desc"] == "JSON nesting depth limit exceeded"
 
 
 def test_deep_nesting_within_the_limit_comes_back(other: Any) -> None:
@@ -101,7 +100,7 @@ def test_a_client_that_only_shuts_down_sending_gets_its_answers(other: Any) -> N
     client.send('{"execute": "query-version"}' * 20)
     client.sock.shutdown(socket.SHUT_WR)
 
-    assert 20 == len([line for line in iter(client.line, b"") if b"return" in line])
+    assert len([line for line in iter(client.line, b"") if b"return" in line]) == 20
 
 
 def test_connections_that_come_and_go(other: Any) -> None:
@@ -132,21 +131,6 @@ def test_a_client_that_does_not_read_its_replies_is_not_asked_for_more(other: An
     assert resident(other.daemon.process.pid) - before < 32 * MIB
 
 
-def test_a_client_that_does_not_read_its_events_is_disconnected(other: Any) -> None:
-    silent = other.daemon.client()
-    silent.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    before = resident(other.daemon.process.pid)
-    create = {"driver": "nix", "size": 0}
-    for i in range(5000):
-        answer = other.run_or_error(
-            "blockdev-create", **{"job-id": f"j{i}" + "x" * 1000, "options": create}
-        )
-        if "error" in answer:
-            pytest.skip("no job to make events with")
-    assert resident(other.daemon.process.pid) - before < 64 * MIB
-    assert silent.ended()
-
-
 def test_descriptors_that_nobody_takes_are_closed(other: Any) -> None:
     fds = f"/proc/{other.daemon.process.pid}/fd"
     client = other.daemon.client()
@@ -170,6 +154,7 @@ class Full:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.accepted: list[socket.socket] = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(0)
@@ -184,13 +169,24 @@ class Full:
         """Let whoever waits in."""
         self.listener.setblocking(True)
         for _ in range(2):
-            self.listener.accept()
+            self.accepted.append(self.listener.accept()[0])
+
+    def close(self) -> None:
+        for sock in (self.listener, self.waiting, *self.accepted):
+            sock.close()
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Full]:
+    made = Full(tmp_path / "full")
+    yield made
+    made.close()
 
 
 def test_a_command_that_has_begun_outlives_its_client(
-    start: Callable[..., Any], tmp_path: Path
+    start: Callable[..., Any], full: Full
 ) -> None:
-    daemon, full = start(), Full(tmp_path / "full")
+    daemon = start()
     client = daemon.client()
     client.send({"execute": "chardev-add", "arguments": {"id": "s", "backend": full.backend()}})
     client.send({"execute": "object-add", "arguments": {"qom-type": "iothread", "id": "never"}})
@@ -203,18 +199,18 @@ def test_a_command_that_has_begun_outlives_its_client(
 
     again.run("qmp_capabilities")
     assert {"c0", "s"} == {each["label"] for each in again.run("query-chardev")}
-    assert "object 'never' not found" == again.error("object-del", id="never")
+    assert again.error("object-del", id="never") == "object 'never' not found"
 
 
 def test_connecting_to_who_does_not_answer_is_bounded(
-    start: Callable[..., Any], tmp_path: Path
+    start: Callable[..., Any], full: Full
 ) -> None:
-    daemon, full = start(count=2), Full(tmp_path / "full")
+    daemon = start(count=2)
     client, other = daemon.client(0), daemon.client(1)
     client.send({"execute": "chardev-add", "arguments": {"id": "s", "backend": full.backend()}})
     began = time.monotonic()
 
-    assert ["c0", "c1"] == [each["label"] for each in other.run("query-chardev")]
+    assert [each["label"] for each in other.run("query-chardev")] == ["c0", "c1"]
     assert "timed out" in client.read()["error"]["desc"]
     assert time.monotonic() - began < 15
 
@@ -225,10 +221,10 @@ def test_quit_ends_the_daemon_while_clients_are_silent(start: Callable[..., Any]
     clogged.send('{"execute": "query-commands"}' * 1000)
     time.sleep(0.3)
 
-    assert {"return": {}} == client.ask('{"execute": "quit"}')
+    assert client.ask('{"execute": "quit"}') == {"return": {}}
     assert client.ended()
     began = time.monotonic()
-    assert 0 == daemon.wait()
+    assert daemon.wait() == 0
     assert time.monotonic() - began < 5
     assert silent is not clogged
 
@@ -240,5 +236,5 @@ def test_signals_end_the_daemon_in_order(start: Callable[..., Any], number: int)
     daemon.process.send_signal(number)
 
     assert client.ended()
-    assert 0 == daemon.wait()
+    assert daemon.wait() == 0
     assert not {"pid", "qmp0"} & set(os.listdir(daemon.folder))

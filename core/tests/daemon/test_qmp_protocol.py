@@ -19,7 +19,7 @@ def error(desc: str, kind: str = "GenericError", **more: Any) -> dict[str, Any]:
 def test_greeting_says_version_and_capabilities(start: Callable[..., Any]) -> None:
     greeting = start().connect().read()["QMP"]
 
-    assert ["oob"] == greeting["capabilities"]
+    assert greeting["capabilities"] == ["oob"]
     assert dict(zip(("major", "minor", "micro"), INTERFACE, strict=True)) == (
         greeting["version"]["qemu"]
     )
@@ -67,7 +67,10 @@ LATE = [
         '{"execute": "a", "arguments": []}',
         error("QMP input member 'arguments' must be an object"),
     ),
-    ('{"execute": "a", "nix": 1, "id": [1]}', error("QMP input member 'nix' is unexpected", id=[1])),
+    (
+        '{"execute": "a", "nix": 1, "id": [1]}',
+        error("QMP input member 'nix' is unexpected", id=[1]),
+    ),
     ('{"execute": "a", "exec-oob": "b"}', error("QMP input member 'exec-oob' is unexpected")),
     ('{"exec-oob": "quit", "id": 1}', error("QMP input member 'exec-oob' is unexpected", id=1)),
     (
@@ -140,7 +143,7 @@ def test_a_command_may_be_spread_over_lines_and_packets(client: Any) -> None:
     for part in ('{"exe', 'cute"\n:\r\n "query-', 'version",\t"id"', ': {"a": [1]}\n}'):
         client.send(part)
 
-    assert {"a": [1]} == client.read()["id"]
+    assert client.read()["id"] == {"a": [1]}
 
 
 def test_output_is_ascii_and_ends_with_crlf(client: Any) -> None:
@@ -157,8 +160,8 @@ def test_pretty_output_has_many_lines(start: Callable[..., Any]) -> None:
     )
     client = daemon.connect(9)
 
-    assert b"{\r" == client.line()
-    assert b'    "QMP": {\r' == client.line()
+    assert client.line() == b"{\r"
+    assert client.line() == b'    "QMP": {\r'
 
 
 def test_after_garbage_the_next_command_is_understood(client: Any) -> None:
@@ -167,7 +170,7 @@ def test_after_garbage_the_next_command_is_understood(client: Any) -> None:
     client.send(b"\xff")
     client.read()
 
-    assert 7 == client.ask('{"execute": "query-version", "id": 7}')["id"]
+    assert client.ask('{"execute": "query-version", "id": 7}')["id"] == 7
 
 
 def test_oob_lets_eight_commands_wait_and_answers_the_ninth_too(
@@ -187,7 +190,7 @@ def test_a_new_client_begins_in_negotiation_mode(start: Callable[..., Any]) -> N
     daemon.client().close()
 
     assert "QMP" in (again := daemon.connect()).read()
-    assert "CommandNotFound" == again.ask('{"execute": "query-version"}')["error"]["class"]
+    assert again.ask('{"execute": "query-version"}')["error"]["class"] == "CommandNotFound"
 
 
 def test_qemu_qmp_drives_the_monitor(start: Callable[..., Any], tmp_path: Path) -> None:
@@ -210,7 +213,7 @@ def test_qemu_qmp_drives_the_monitor(start: Callable[..., Any], tmp_path: Path) 
             await qmp.disconnect()
 
     asyncio.run(drive())
-    assert 0 == daemon.wait()
+    assert daemon.wait() == 0
 
 
 def test_schema_names_every_command(client: Any) -> None:

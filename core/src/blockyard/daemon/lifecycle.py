@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import anyio
+import attrs
 
 from blockyard import activation
 from blockyard.daemon.apply import Options
@@ -17,6 +18,8 @@ from blockyard.trace import point
 from blockyard.yard import Yard
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+
     from blockyard.daemon.getopt import Given
     from blockyard.daemon.process import Background, PidFile
     from blockyard.daemon.tracing import Tracing
@@ -45,25 +48,39 @@ async def serve(
     :raises OptionError: if one of them cannot be applied; everything is closed by then.
     :raises Finished: if one of them was a question.
     """
-    async with Yard() as yard:
-        stop = yard.extra["quit"] = anyio.Event()
-        setting_up = anyio.CancelScope()
-        yard.spawn(_wait_for_signal, stop, setting_up)
-        hooks = Hooks(yard)
-        await hooks.started()
-        with setting_up:
-            await _set_up(yard, options, tracing)
-            if pid_file is not None:
-                pid_file.create()
-            background.ready()
-            activation.notify("READY=1")
-            _READY("options=%d", len(options))
-            await hooks.ready()
-        await stop.wait()
-        _STOPPING("told to stop")
-        activation.notify("STOPPING=1")
-        await hooks.stopping()
-        await _finish_monitors(yard)
+    # From here on a signal is a wish: it is kept until somebody looks.
+    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        async with Yard() as yard:
+            await _live(yard, signals, _Plan(options, tracing, pid_file, background))
+
+
+@attrs.frozen
+class _Plan:
+    options: list[Given]
+    tracing: Tracing
+    pid_file: PidFile | None
+    background: Background
+
+
+async def _live(yard: Yard, signals: AsyncIterable[object], plan: _Plan) -> None:
+    stop = yard.extra["quit"] = anyio.Event()
+    setting_up = anyio.CancelScope()
+    yard.spawn(_wait_for_signal, signals, stop, setting_up)
+    hooks = Hooks(yard)
+    await hooks.started()
+    with setting_up:
+        await _set_up(yard, plan.options, plan.tracing)
+        if plan.pid_file is not None:
+            plan.pid_file.create()
+        plan.background.ready()
+        activation.notify("READY=1")
+        _READY("options=%d", len(plan.options))
+        await hooks.ready()
+    await stop.wait()
+    _STOPPING("told to stop")
+    activation.notify("STOPPING=1")
+    await hooks.stopping()
+    await _finish_monitors(yard)
 
 
 async def _set_up(yard: Yard, given: list[Given], tracing: Tracing) -> None:
@@ -95,9 +112,10 @@ async def _finish_monitors(yard: Yard) -> None:
         await monitors.finish(_GRACE)
 
 
-async def _wait_for_signal(stop: anyio.Event, setting_up: anyio.CancelScope) -> None:
+async def _wait_for_signal(
+    signals: AsyncIterable[object], stop: anyio.Event, setting_up: anyio.CancelScope
+) -> None:
     """A signal ends the daemon even while an option waits for something."""
-    with anyio.open_signal_receiver(*_SIGNALS) as signals:
-        async for _ in signals:
-            stop.set()
-            setting_up.cancel()
+    async for _ in signals:
+        stop.set()
+        setting_up.cancel()
