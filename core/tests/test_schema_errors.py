@@ -8,6 +8,7 @@ made it run against a daemon again where one is on PATH (or named by BLOCKYARD_Q
 import copy
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -408,3 +409,14 @@ def test_errors_equal_a_real_daemons(command: str, sample: str, daemon: Daemon) 
             differing.append((value, ours, theirs))
 
     assert not differing
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 7, 8, 12, 40])
+def test_of_several_unexpected_members_the_same_is_named(count: int, daemon: Daemon) -> None:
+    source = random.Random(count)
+    for _ in range(30):
+        names = ["".join(source.choices("abcxyz-_", k=source.randint(1, 9))) for _ in range(count)]
+        value = {"driver": "null-co", "node-name": "1", **dict.fromkeys(names, 1)}
+        value["size"] = 1
+
+        assert daemon.run("blockdev-add", value) == said_of(BlockdevOptions, value)

@@ -13,6 +13,7 @@ import attrs
 
 from blockyard.errors import BlockyardError, CommandNotFound, InvalidOption
 from blockyard.qmp.command import CommandType, command_type
+from blockyard.schema.order import dict_order, first_unvisited
 from blockyard.schema.structure import dump, visit
 from blockyard.trace import point
 
@@ -105,7 +106,8 @@ class Dispatcher:
         command = self.find(name)
         if command.args is None:
             if arguments:
-                raise InvalidOption(f"Parameter '{next(iter(arguments))}' is unexpected")
+                surplus = first_unvisited(list(arguments), ())
+                raise InvalidOption(f"Parameter '{surplus}' is unexpected")
             args = None
         else:
             args = visit(command.args, arguments)
@@ -128,9 +130,7 @@ class Dispatcher:
             name = command_name(request.message, oob=request.session.oob)
             _COMMAND("%s monitor=%s", name, request.session.name)
             if not request.session.negotiated and name != "qmp_capabilities":
-                raise CommandNotFound(
-                    "Expecting capabilities negotiation with 'qmp_capabilities'"
-                )
+                raise CommandNotFound("Expecting capabilities negotiation with 'qmp_capabilities'")
             result = await self.execute(name, request.message.get("arguments", {}))
         except BlockyardError as error:
             return error_reply(error, request.message)
@@ -159,7 +159,8 @@ def command_name(message: Any, *, oob: bool) -> str:
     if not isinstance(message, dict):
         raise InvalidOption("QMP input must be a JSON object")
     key = None
-    for name, value in message.items():
+    for name in dict_order(list(message)):
+        value = message[name]
         if name == "execute" or (name == "exec-oob" and oob):
             if not isinstance(value, str):
                 raise InvalidOption(f"QMP input member '{name}' must be a string")

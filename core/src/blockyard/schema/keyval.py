@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from blockyard.errors import InvalidOption
+from blockyard.schema.order import dict_order
 
 __all__ = ["merge", "parse", "parse_with_help"]
 
@@ -111,11 +112,13 @@ def _inconsistent(key: str) -> InvalidOption:
 
 def _listify(root: dict[str, Any]) -> dict[str, Any]:
     """Turn objects whose keys are indexes into lists, the innermost first."""
-    order: list[tuple[dict[str, Any] | None, str, dict[str, Any], str]] = [(None, "", root, "")]
-    for _, _, node, path in order:
-        for key, value in node.items():
-            if isinstance(value, dict):
-                order.append((node, key, value, f"{path}{key}."))
+    order: list[tuple[dict[str, Any] | None, str, dict[str, Any], str]] = []
+    todo: list[tuple[dict[str, Any] | None, str, dict[str, Any], str]] = [(None, "", root, "")]
+    while todo:
+        order.append(todo.pop())
+        _, _, node, path = order[-1]
+        inner = {key: value for key, value in node.items() if isinstance(value, dict)}
+        todo += [(node, key, inner[key], f"{path}{key}.") for key in dict_order(list(inner))]
     for parent, key, node, path in reversed(order):
         made = _listified(node, path)
         if parent is not None:

@@ -120,7 +120,9 @@ class JsonVisitor:
                 raise InvalidOption(f"Parameter '{name}' is missing")
 
     def _unexpected(self, value: dict[str, Any], place: Place, found: dict[str, Any]) -> None:
-        key = next(key for key in value if key not in found)
+        from blockyard.schema.order import first_unvisited
+
+        key = first_unvisited(list(value), found)
         raise InvalidOption(f"Parameter '{self.full_name((place, key))}' is unexpected")
 
     def _array(self, shape: ArrayShape, value: Any, place: Place) -> list[Any]:
