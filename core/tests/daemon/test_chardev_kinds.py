@@ -36,7 +36,7 @@ def read_fd(fd: int, count: int) -> list[Any]:
     while text.count(b"\n") < count:
         assert select.select([fd], [], [], 10)[0], text
         text += os.read(fd, 1 << 16)
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.splitlines() if line]
 
 
 def test_stdio_is_a_monitor(start: Callable[..., Any]) -> None:
