@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 ffibuilder = FFI()
 ffibuilder.cdef("struct by_nbd_server; struct by_nbd_connection;")
-ffibuilder.cdef(re.sub(r"^#.*$", "", (HERE / "csrc/control.h").read_text(), flags=re.M))
+ffibuilder.cdef(re.sub(r"^#.*$", "", (HERE / "csrc/control.h").read_text(), flags=re.MULTILINE))
 ffibuilder.set_source(
     "blockyard_exports_nbd._native",
     '#include "control.h"',

@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
 
 from blockyard.errors import from_errno
-from blockyard.loop import Event, Loop
-from blockyard_exports_nbd.handshake import Negotiated
 from blockyard_exports_nbd.native import API, ffi, lib
 from blockyard_exports_nbd.options import MAX_PAYLOAD
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blockyard.loop import Event, Loop
     from blockyard.root import Root
     from blockyard.yard import Yard
+    from blockyard_exports_nbd.handshake import Negotiated
 
 __all__ = ["Budget", "Connection", "ConnectionStats", "tune_socket"]
 

@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from blockyard.errors import Busy, InvalidOption, NotFound
 from blockyard.export import Export, ExportType
-from blockyard.loop import Loop
 from blockyard_exports_nbd.connection import Connection, ConnectionStats
-from blockyard_exports_nbd.handshake import Negotiated
 from blockyard_exports_nbd.schema import NBD
 from blockyard_exports_nbd.server import NbdServer, running_server
 from blockyard_exports_nbd.wire import MAX_STRING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blockyard.loop import Loop
     from blockyard.root import Root
     from blockyard.yard import Yard
+    from blockyard_exports_nbd.handshake import Negotiated
 
 __all__ = ["NbdExport"]
 
@@ -100,6 +101,7 @@ class NbdExport(Export):
             await connection.wait()
 
     def in_use(self) -> bool:
+        """Whether a client is in the transmission phase."""
         return bool(self._connections)
 
     async def home_changed(self, home: Loop) -> None:

@@ -8,7 +8,7 @@ time by whoever calls :func:`negotiate`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -41,6 +41,9 @@ from blockyard_exports_nbd.wire import (
     option_reply,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 __all__ = ["HANDSHAKE_LIMIT", "Negotiated", "negotiate"]
 
 #: Bytes that a client may send before transmission: one option of the greatest length,
@@ -62,14 +65,12 @@ class Negotiated:
     contexts: frozenset[Context]
 
 
-async def negotiate(
-    stream: ClientStream, exports: Mapping[str, ExportView]
-) -> Negotiated | None:
+async def negotiate(stream: ClientStream, exports: Mapping[str, ExportView]) -> Negotiated | None:
     """Lead a client to the transmission phase; None if it said goodbye.
 
     ``exports`` is looked at with each option, so exports may come and go meanwhile.
 
-    :raises ClientGone: if the connection ends.
+    :raises ClientGoneError: if the connection ends.
     :raises ProtocolError: if the client must be dropped.
     """
     await stream.write(GREETING)
@@ -131,9 +132,7 @@ class _Negotiation:
         await self.stream.skip(length)
         if served:
             raise OptionError(Reply.ERR_TOO_BIG, f"option '{option_name(option)}' is too long")
-        raise OptionError(
-            Reply.ERR_UNSUP, f"Unsupported option {option} ({option_name(option)})"
-        )
+        raise OptionError(Reply.ERR_UNSUP, f"Unsupported option {option} ({option_name(option)})")
 
     def _info(self, option: Option, data: bytes) -> tuple[bytes, Negotiated | None]:
         request = parse_info(option, data)
@@ -172,12 +171,8 @@ class _Negotiation:
 _HANDLERS: dict[int, Callable[[Session, bytes], bytes]] = {
     Option.LIST: list_exports,
     Option.STARTTLS: lambda session, data: starttls(data),
-    Option.STRUCTURED_REPLY: lambda session, data: set_mode(
-        session, Option.STRUCTURED_REPLY, data
-    ),
-    Option.EXTENDED_HEADERS: lambda session, data: set_mode(
-        session, Option.EXTENDED_HEADERS, data
-    ),
+    Option.STRUCTURED_REPLY: lambda session, data: set_mode(session, Option.STRUCTURED_REPLY, data),
+    Option.EXTENDED_HEADERS: lambda session, data: set_mode(session, Option.EXTENDED_HEADERS, data),
     Option.LIST_META_CONTEXT: lambda session, data: meta_contexts(
         session, Option.LIST_META_CONTEXT, data
     ),

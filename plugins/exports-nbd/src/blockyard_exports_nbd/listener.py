@@ -8,8 +8,7 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
@@ -20,6 +19,9 @@ from blockyard.schema.sockets import (
     UnixSocketAddress,
     VsockSocketAddress,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Listener", "listen"]
 

@@ -3,7 +3,6 @@
 
 from blockyard.errors import from_errno
 from blockyard.native import api_table
-
 from blockyard_exports_nbd._native import ffi, lib
 
 __all__ = ["API", "ffi", "lib"]

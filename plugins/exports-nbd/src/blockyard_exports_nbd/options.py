@@ -8,8 +8,7 @@ connection lives on.  Texts are QEMU's where it has one.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -25,6 +24,9 @@ from blockyard_exports_nbd.wire import (
     option_name,
     option_reply,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "MAX_PAYLOAD",
@@ -48,19 +50,39 @@ class ExportView(Protocol):
     """What the handshake must know of an export."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What clients ask for."""
+        ...
+
     @property
-    def description(self) -> str | None: ...
+    def description(self) -> str | None:
+        """Text for people."""
+        ...
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes, now."""
+        ...
+
     @property
-    def read_only(self) -> bool: ...
+    def read_only(self) -> bool:
+        """Whether writes are refused."""
+        ...
+
     @property
-    def multi_conn(self) -> bool: ...
+    def multi_conn(self) -> bool:
+        """Whether several connections see the same data."""
+        ...
+
     @property
-    def minimum_block(self) -> int: ...
+    def minimum_block(self) -> int:
+        """The smallest request without read-modify-write, a power of two."""
+        ...
+
     @property
-    def allocation_depth(self) -> bool: ...
+    def allocation_depth(self) -> bool:
+        """Whether ``qemu:allocation-depth`` is shown."""
+        ...
 
 
 class OptionError(Exception):
@@ -138,9 +160,7 @@ class _Data:
 
 
 def _unexpected_length(option: int) -> OptionError:
-    return OptionError(
-        Reply.ERR_INVALID, f"option '{option_name(option)}' has unexpected length"
-    )
+    return OptionError(Reply.ERR_INVALID, f"option '{option_name(option)}' has unexpected length")
 
 
 def _raw(text: str) -> bytes:

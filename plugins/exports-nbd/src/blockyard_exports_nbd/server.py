@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import socket
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,9 +15,11 @@ from blockyard.errors import BlockyardError, Busy, InvalidOption, NotFound
 from blockyard_exports_nbd.connection import Budget, Connection, tune_socket
 from blockyard_exports_nbd.handshake import HANDSHAKE_LIMIT, Negotiated, negotiate
 from blockyard_exports_nbd.listener import Listener, listen
-from blockyard_exports_nbd.stream import ClientGone, ClientStream, ProtocolError
+from blockyard_exports_nbd.stream import ClientGoneError, ClientStream, ProtocolError
 
 if TYPE_CHECKING:
+    import socket
+
     from blockyard.yard import Yard
     from blockyard_exports_nbd.export import NbdExport
 
@@ -207,7 +208,7 @@ class NbdServer:
         try:
             with anyio.fail_after(self.handshake_seconds or None):
                 negotiated = await negotiate(stream, self.exports)
-        except ClientGone:
+        except ClientGoneError:
             return
         except (ProtocolError, TimeoutError) as error:
             _log.info("NBD client dropped in the handshake: %s", error or "too slow")

@@ -12,12 +12,12 @@ import socket
 import anyio
 import anyio.lowlevel
 
-__all__ = ["ClientGone", "ClientStream", "ProtocolError"]
+__all__ = ["ClientGoneError", "ClientStream", "ProtocolError"]
 
 _PIECE = 64 * 1024
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """Raised when the client closed the connection, or the network did."""
 
 
@@ -37,7 +37,7 @@ class ClientStream:
     async def read(self, count: int) -> bytes:
         """Exactly ``count`` bytes.
 
-        :raises ClientGone: if the connection ends before.
+        :raises ClientGoneError: if the connection ends before.
         :raises ProtocolError: if the client has sent more than its limit.
         """
         data = bytearray()
@@ -63,16 +63,16 @@ class ClientStream:
                 await anyio.wait_readable(self._socket)
                 continue
             except OSError as error:
-                raise ClientGone from error
+                raise ClientGoneError from error
             if not data:
-                raise ClientGone
+                raise ClientGoneError
             self._left += count - len(data)
             return data
 
     async def write(self, data: bytes) -> None:
         """Send all of ``data``.
 
-        :raises ClientGone: if the client takes no more.
+        :raises ClientGoneError: if the client takes no more.
         """
         view = memoryview(data)
         while view:
@@ -81,7 +81,7 @@ class ClientStream:
             except (BlockingIOError, InterruptedError):
                 await anyio.wait_writable(self._socket)
             except OSError as error:
-                raise ClientGone from error
+                raise ClientGoneError from error
 
     def detach(self) -> int:
         """Give the descriptor away; the stream is of no use afterwards."""
