@@ -98,7 +98,7 @@ OOB = [
     ('{"exec-oob": 5}', error("QMP input member 'exec-oob' must be a string")),
     (
         '{"execute": "a", "exec-oob": "b"}',
-        error("QMP input member 'exec-oob' clashes with 'execute'"),
+        error("QMP input member 'execute' clashes with 'exec-oob'"),
     ),
     (
         '{"exec-oob": "quit", "arguments": 3}',
