@@ -7,17 +7,30 @@ import errno
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
 from blockyard.activation import socket_of
 from blockyard.errors import BlockyardError, InvalidOption, from_errno, from_os_error
+from blockyard.schema.sockets import (
+    FdSocketAddress,
+    InetSocketAddress,
+    SocketAddress,
+    SocketAddressType,
+    UnixSocketAddress,
+    VsockSocketAddress,
+)
 
-if TYPE_CHECKING:
-    from blockyard.schema.sockets import InetSocketAddress, SocketAddress, UnixSocketAddress
-
-__all__ = ["CONNECT_SECONDS", "connect", "describe", "listen", "local_address", "remove_path"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "absolute",
+    "connect",
+    "describe",
+    "listen",
+    "local_address",
+    "remove_path",
+]
 
 #: Longest time to wait for a peer's answer.
 CONNECT_SECONDS = 10.0
@@ -33,15 +46,14 @@ async def listen(address: SocketAddress, *, backlog: int = 1) -> list[socket.soc
 
     :raises BlockyardError: with QEMU's text.
     """
-    if address.type == "fd":
-        sock = socket_of(address.u.str)
-        sock.setblocking(False)
-        return [sock]
-    if address.type == "unix":
-        return [_listen_unix(address.u, backlog)]
-    if address.type == "vsock":
-        return [_listen_vsock(address.u, backlog)]
-    return await _listen_inet(address.u, backlog)
+    details = address.u
+    if isinstance(details, FdSocketAddress):
+        return [_passed(details)]
+    if isinstance(details, UnixSocketAddress):
+        return [_listen_unix(details, backlog)]
+    if isinstance(details, VsockSocketAddress):
+        return [_listen_vsock(details, backlog)]
+    return await _listen_inet(details, backlog)
 
 
 async def connect(address: SocketAddress) -> socket.socket:
@@ -58,55 +70,67 @@ async def connect(address: SocketAddress) -> socket.socket:
 
 
 async def _connect_any(address: SocketAddress) -> socket.socket:
-    if address.type == "fd":
-        sock = socket_of(address.u.str)
-        sock.setblocking(False)
-        return sock
-    if address.type == "unix":
-        path = _unix_path(address.u)
-        what = f"Failed to connect to '{address.u.path}'"
-        return await _connect(socket.AF_UNIX, path, what)
-    if address.type == "vsock":
-        cid, port = _vsock(address.u)
+    details = address.u
+    if isinstance(details, FdSocketAddress):
+        return _passed(details)
+    if isinstance(details, UnixSocketAddress):
+        what = f"Failed to connect to '{details.path}'"
+        return await _connect(socket.AF_UNIX, _unix_path(details), what)
+    if isinstance(details, VsockSocketAddress):
+        cid, port = _vsock(details)
         return await _connect(socket.AF_VSOCK, (cid, port), f"Failed to connect to '{cid}:{port}'")
-    return await _connect_inet(address.u)
+    return await _connect_inet(details)
+
+
+def _passed(details: FdSocketAddress) -> socket.socket:
+    sock = socket_of(details.str)
+    sock.setblocking(False)
+    return sock
 
 
 def describe(address: SocketAddress) -> str:
     """The address as chardevs' file names spell it, ``tcp:127.0.0.1:4444``."""
-    if address.type == "inet":
-        return f"tcp:{address.u.host}:{address.u.port}"
-    if address.type == "unix":
-        flags = ",abstract=on" if address.u.abstract else ""
-        if address.u.abstract and address.u.tight is not False:
+    details = address.u
+    if isinstance(details, InetSocketAddress):
+        return f"tcp:{details.host}:{details.port}"
+    if isinstance(details, UnixSocketAddress):
+        flags = ",abstract=on" if details.abstract else ""
+        if details.abstract and details.tight is not False:
             flags += ",tight=on"
-        return f"unix:{address.u.path}{flags}"
-    if address.type == "vsock":
-        return f"vsock:{address.u.cid}:{address.u.port}"
-    return f"fd:{address.u.str}"
+        return f"unix:{details.path}{flags}"
+    if isinstance(details, VsockSocketAddress):
+        return f"vsock:{details.cid}:{details.port}"
+    return f"fd:{details.str}"
 
 
 def local_address(sock: socket.socket, asked: SocketAddress) -> SocketAddress:
     """Where a socket really is: its port if any was welcome, its path if it was passed."""
-    from blockyard.schema.sockets import InetSocketAddress, SocketAddress, UnixSocketAddress
-
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         host, port = sock.getsockname()[:2]
         v6 = sock.family == socket.AF_INET6
         inet = InetSocketAddress(host=host, port=str(port), ipv4=not v6, ipv6=v6)
-        return SocketAddress(type="inet", u=inet)
-    if sock.family == socket.AF_UNIX and asked.type == "fd":
+        return SocketAddress(type=SocketAddressType.INET, u=inet)
+    if sock.family == socket.AF_UNIX and isinstance(asked.u, FdSocketAddress):
         name = sock.getsockname()
         if isinstance(name, bytes):
             found = UnixSocketAddress(path=name[1:].decode(errors="replace"), abstract=True)
-            return SocketAddress(type="unix", u=found)
-        return SocketAddress(type="unix", u=UnixSocketAddress(path=name))
+        else:
+            found = UnixSocketAddress(path=name)
+        return SocketAddress(type=SocketAddressType.UNIX, u=found)
     return asked
+
+
+def absolute(address: SocketAddress) -> SocketAddress:
+    """The address with its path absolute: it holds when the process changes its folder."""
+    if isinstance(address.u, UnixSocketAddress) and not address.u.abstract:
+        made = UnixSocketAddress(path=os.path.abspath(address.u.path))
+        return SocketAddress(type=SocketAddressType.UNIX, u=made)
+    return address
 
 
 def remove_path(address: SocketAddress) -> None:
     """Remove the file of a listening unix socket of ours."""
-    if address.type == "unix" and not address.u.abstract:
+    if isinstance(address.u, UnixSocketAddress) and not address.u.abstract:
         try:
             os.unlink(address.u.path)
         except OSError:
@@ -155,14 +179,14 @@ def _remove_stale(path: str) -> None:
 # -- vsock
 
 
-def _vsock(vsock: Any) -> tuple[int, int]:
+def _vsock(vsock: VsockSocketAddress) -> tuple[int, int]:
     for name, text in (("CID", vsock.cid), ("port", vsock.port)):
         if not (text.isascii() and text.isdigit() and int(text) < 1 << 32):
             raise InvalidOption(f"Failed to parse {name} '{text}'")
     return int(vsock.cid), int(vsock.port)
 
 
-def _listen_vsock(vsock: Any, backlog: int) -> socket.socket:
+def _listen_vsock(vsock: VsockSocketAddress, backlog: int) -> socket.socket:
     cid, port = _vsock(vsock)
     sock = socket.socket(socket.AF_VSOCK)
     try:

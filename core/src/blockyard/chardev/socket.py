@@ -14,7 +14,7 @@ from blockyard.chardev.base import Chardev
 from blockyard.chardev.kinds import SOCKET
 from blockyard.chardev.streams import SocketStream
 from blockyard.errors import BlockyardError, InvalidOption, Unsupported
-from blockyard.sockets import connect, describe, listen, local_address, remove_path
+from blockyard.sockets import absolute, connect, describe, listen, local_address, remove_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +67,7 @@ class SocketChardev(Chardev):
         """Listen, or connect; with reconnect-ms connecting goes on in :meth:`accept`."""
         _check(self.options, self._address)
         if self._server:
+            self._file = absolute(self._address)
             self._listeners = await listen(self._address)
             self._address = local_address(self._listeners[0], self._address)
             if wait and self.options.wait:
@@ -86,7 +87,8 @@ class SocketChardev(Chardev):
             sock.close()
         if self._listeners:
             self._listeners = []
-            remove_path(self._address)
+            # A socket that was passed has a file too, but that is not ours.
+            remove_path(self._file)
         if self._ready is not None:
             self._ready.close()
             self._ready = None

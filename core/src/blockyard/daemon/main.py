@@ -12,6 +12,8 @@ from blockyard.daemon.usage import LONG, SHORT, help_text, version_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from blockyard.daemon.process import Background, PidFile
+
 __all__ = ["main"]
 
 #: Applied before everything else; the rest in the order given.
@@ -55,8 +57,8 @@ def _start(program: str, given: list[Given]) -> int:
 def _run(
     program: str,
     options: list[Given],
-    pid_file: object,
-    background: object,
+    pid_file: PidFile | None,
+    background: Background,
     *,
     forked: bool,
 ) -> int:

@@ -115,7 +115,7 @@ def _lines(path: str) -> list[str]:
 
 def _names() -> list[str]:
     lib, ffi = _native(), _ffi()
-    native = []
+    native: list[str] = []
     while (name := lib.by_trace_name(len(native))) != ffi.NULL:
         native.append(ffi.string(name).decode())
     return sorted({*trace.names(), *native})

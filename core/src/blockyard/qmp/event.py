@@ -53,7 +53,7 @@ def event(
 
     def decorate(cls: _T) -> _T:
         record = EventType(name=name, data=cls, features=features, interval=interval, key=key)
-        cls.__qmp_event__ = record
+        cls.__qmp_event__ = record  # type: ignore[attr-defined]
         return cls
 
     return decorate
