@@ -73,6 +73,7 @@ class Carrier:
         child = node.children.get(name)
         native = child.node.native if child else self._ffi.NULL
         self._lib.by_node_set_child(node.native, slot, native)
+        node.driver.child_changed(name)
 
     def set_flags(self, node: Node) -> None:
         """Tell the native node its flags."""

@@ -166,6 +166,9 @@ class Graph:
 
         :raises PermissionConflict: if another user is in the way.
         """
+        asleep = not node.active and allow_inactive
+        awake = (perm, shared) if asleep else None
+        perm, shared = (NONE, ALL) if asleep else (perm, shared)
         if not node.active and perm & ~Perm.CONSISTENT_READ:
             raise PermissionConflict(f"Permission '{names(perm)}' unavailable on inactive node")
         async with self.writer, Transaction() as tran:
@@ -182,6 +185,7 @@ class Graph:
                 movable=movable,
                 allow_inactive=allow_inactive,
                 growable=growable,
+                awake=awake,
             )
             root.access = self.carrier.access(native)
             node.parents.insert(0, root)

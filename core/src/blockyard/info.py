@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from blockyard.options import reported
 from blockyard.permission import Role
 from blockyard.request import Op
 
@@ -86,11 +87,12 @@ def node_filename(node: Node) -> str:
 def full_options(node: Node) -> dict[str, Any]:
     """The options that open the same image again, children inside."""
     exact = node.driver.exact_filename()
-    options = {"filename": exact} if exact is not None else node.driver.strong_options()
+    by_name = exact is not None and hasattr(node.options.u, "filename")
+    options = {"filename": exact} if by_name else node.driver.strong_options()
     tree = {"driver": node.type.name, **options}
     for child in node.children.values():
         tree[child.name] = full_options(child.node)
-    return tree
+    return {name: tree[name] for name in reported(tree)}
 
 
 def _name_from_child(node: Node) -> str | None:

@@ -27,6 +27,7 @@ from blockyard.permission import Perm, Role
 from blockyard.request import BlockStatus, Limits, Preallocation, RequestFlags, StatusFlags
 
 if TYPE_CHECKING:
+    from blockyard.access import Access
     from blockyard.graph import Graph
 
 __all__ = ["Child", "ChildSpec", "Driver", "DriverType", "Node", "Opened", "PythonDriver"]
@@ -254,6 +255,9 @@ class Driver(abc.ABC):
             if child.role & Role.FILTERED:
                 await child.node.driver.check_resize(length)
 
+    def child_changed(self, name: str) -> None:
+        """Called when the child is another node, in a drained section."""
+
     # -- drain and activity
 
     async def drained_begin(self) -> None:
@@ -330,6 +334,21 @@ class PythonDriver(Driver):
     write_zeroes_flags: ClassVar[RequestFlags] = RequestFlags(0)
     #: The :class:`blockyard.bridge.Bridge`, while the driver is open.
     bridge: Any = None
+    #: The :class:`blockyard.inner.Children`, from before :meth:`open` on.
+    children: Any = None
+
+    def child(self, name: str) -> Access:
+        """Requests to the child of that name; in :meth:`open`, :meth:`close` and the methods below.
+
+        :raises InvalidOption: if there is no such child.
+        """
+        access: Access = self.children.access(name)
+        return access
+
+    def child_changed(self, name: str) -> None:
+        """Follow a child that was replaced."""
+        if self.children is not None:
+            self.children.changed(name)
 
     async def open_native(self) -> Opened:
         """``open``, then the bridge: requests reach the methods below from then on."""

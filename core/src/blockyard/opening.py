@@ -132,13 +132,14 @@ def _children_first(top: _Plan) -> list[_Plan]:
 
 async def _open(graph: Graph, plan: _Plan) -> None:
     node = plan.node
+    # QEMU's order: the file first, then what is wrong with the node itself.
+    known = {n: graph.lookup_child(t) for n, _, t in plan.children if _early(n, t)}
     plan.flags.check()
     _name(graph, node)
     graph.register(node)
     try:
         for name, role, target in plan.children:
-            child = graph.lookup_child(target) if isinstance(target, str) else target.node
-            await attach_child(graph, node, name, role, child)
+            await attach_child(graph, node, name, role, known.get(name) or _found(graph, target))
         opened = await node.driver.open_native()
     except BaseException:
         await graph.unregister(node)
@@ -150,6 +151,14 @@ async def _open(graph: Graph, plan: _Plan) -> None:
         await node.driver.close_native()
         await graph.unregister(node)
         raise
+
+
+def _early(name: str, target: _Plan | str) -> bool:
+    return name == "file" and isinstance(target, str)
+
+
+def _found(graph: Graph, target: _Plan | str) -> Node:
+    return graph.lookup_child(target) if isinstance(target, str) else target.node
 
 
 async def attach_child(graph: Graph, parent: Node, name: str, role: Role, node: Node) -> Child:

@@ -7,14 +7,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["COMMON", "flatten", "nested", "subtree", "without"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["COMMON", "flatten", "nested", "reported", "subtree", "without"]
 
 #: Options that every node has and that may be left out of a reopen.
 COMMON = frozenset(
     {
-        "active",
         "auto-read-only",
         "cache.direct",
         "cache.no-flush",
@@ -38,6 +40,22 @@ def flatten(value: Any) -> dict[str, Any]:
         else:
             flat[path] = item
     return flat
+
+
+def reported(keys: Iterable[str]) -> list[str]:
+    """Option names in the order in which QEMU comes upon them.
+
+    Where several options are wrong, the error names the first; QEMU keeps options in
+    a table of 512 places, and walks it.
+    """
+    return sorted(keys, key=_place)
+
+
+def _place(key: str) -> int:
+    data = key.encode()
+    total = 0x238F13AF * len(data)
+    total += sum(byte << (index * 5 % 24) for index, byte in enumerate(data))
+    return (1103515243 * total + 12345) % (1 << 32) % 512
 
 
 def subtree(flat: dict[str, Any], name: str) -> dict[str, Any]:

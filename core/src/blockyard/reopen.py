@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from blockyard.errors import BlockyardError, InvalidOption, from_errno
+from blockyard.errors import BlockyardError, Busy, InvalidOption, from_errno
 from blockyard.flags import Flags, resolve
 from blockyard.node import Child, ChildSpec, Node
-from blockyard.options import COMMON, flatten, nested, subtree, without
+from blockyard.options import COMMON, flatten, nested, reported, subtree, without
 from blockyard.permission import Role
 from blockyard.refresh import initial, refresh
 from blockyard.replace import attach, detach, retarget
-from blockyard.topology import reaches, sorted_below
+from blockyard.topology import parent_nodes, reaches, sorted_below
 from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -39,12 +39,10 @@ class _Entry:
     """One node of the command, or below one."""
 
     node: Node
-    #: Flat, as said; children by reference only, or absent.
+    #: Flat, as said; the children's own options left out.
     explicit: dict[str, Any]
-    #: The visited form, children by node-name.
-    options: Any
     flags: Flags
-    #: What the command says of the replaceable children: name -> node-name or None.
+    #: What the command says of children, by reference: name -> node-name or None.
     wanted: dict[str, str | None]
 
 
@@ -125,27 +123,45 @@ def explicit_options(node: Node) -> dict[str, Any]:
 
 def _make_entry(node: Node, flat: dict[str, Any], parent: Flags | None) -> _Entry:
     explicit, wanted = flat, {}
-    for spec in node.type.children:
-        if spec.name in explicit:
-            wanted[spec.name] = explicit[spec.name]
-        explicit = without(explicit, spec.name)
-    if explicit.get("driver", node.type.name) != node.type.name:
-        raise InvalidOption("Cannot change the option 'driver'")
-    options = _visited(node, explicit, wanted)
-    role = next((u.role for u in node.parents if isinstance(u, Child)), None)
-    flags = resolve(options, parent, role or Role.IMAGE)
-    if parent is None and options.discard is None:
+    for name in {*_REPLACEABLE, *(spec.name for spec in node.type.children)}:
+        if name in explicit:
+            wanted[name] = explicit[name]
+        if name in wanted or _inherits(node, name):
+            explicit = without(explicit, name)
+    role = next((u.role for u in node.parents if isinstance(u, Child)), Role.IMAGE)
+    flags = resolve(_common(explicit), parent, role)
+    if parent is None and "discard" not in explicit:
         flags = attrs.evolve(flags, discard=node.flags.discard)
-    return _Entry(node, explicit, options, flags, wanted)
+    return _Entry(node, explicit, flags, wanted)
 
 
-def _visited(node: Node, explicit: dict[str, Any], wanted: dict[str, str | None]) -> Any:
+def _inherits(node: Node, name: str) -> bool:
+    return name in node.children and node.children[name].node.inherits_from is node
+
+
+def _common(explicit: dict[str, Any]) -> Any:
+    """The options that every node has, as an object."""
+    from blockyard.schema.block import BlockdevCacheOptions, BlockdevOptions
+
+    names = ("read-only", "auto-read-only", "force-share", "discard", "detect-zeroes", "active")
+    return BlockdevOptions(
+        driver="",
+        cache=BlockdevCacheOptions(
+            direct=explicit.get("cache.direct"), no_flush=explicit.get("cache.no-flush")
+        ),
+        **{name.replace("-", "_"): explicit.get(name) for name in names},
+    )
+
+
+def _visited(entry: _Entry) -> Any:
+    """The options in their visited form, children by node-name."""
     from blockyard.schema import visit
     from blockyard.schema.block import BlockdevOptions
 
-    tree = nested({"driver": node.type.name, **explicit})
+    node = entry.node
+    tree = nested(entry.explicit)
     for spec in node.type.children:
-        value = _reference(node, spec, wanted)
+        value = _reference(node, spec, entry.wanted)
         if value is not None:
             tree[spec.name] = value
     return visit(BlockdevOptions, tree)
@@ -176,29 +192,35 @@ async def _prepare(graph: Graph, entry: _Entry, released: list[Node], tran: Tran
             "does not support reopening files"
         )
     _check_left_out(entry)
-    _check_unchanged(entry)
-    _take_flags(entry, tran)
-    await node.driver.reopen_prepare(entry.options.u, entry.flags.read_only)
-    tran.add(commit=lambda: _commit(entry), abort=node.driver.reopen_abort)
     has_backing = node.type.supports_backing and "backing" in node.children
     if has_backing and "backing" not in entry.wanted:
         raise InvalidOption(f"backing is missing for '{node.name}'")
-    for name in ("backing", "file"):
-        if name in entry.wanted:
-            _replace_child(graph, entry, name, released, tran)
+    changes = _child_changes(graph, entry)
+    _check_unchanged(entry)
+    options = _visited(entry)
+    _take_flags(entry, tran)
+    await node.driver.reopen_prepare(options.u, entry.flags.read_only)
+    tran.add(commit=lambda: _commit(node, options), abort=node.driver.reopen_abort)
+    for name, new in changes.items():
+        _replace_child(graph, node, name, new, released, tran)
 
 
-def _commit(entry: _Entry) -> None:
-    entry.node.driver.reopen_commit()
-    entry.node.options = entry.options
-    entry.node.driver.options = entry.options.u
+def _commit(node: Node, options: Any) -> None:
+    node.driver.reopen_commit()
+    node.options = options
+    node.driver.options = options.u
 
 
 def _take_flags(entry: _Entry, tran: Transaction) -> None:
     node, old = entry.node, entry.node.flags
     was_read_only = node.read_only
-    # Whether a node is active is not an option of reopen's.
-    new = attrs.evolve(entry.flags, active=node.active, force_share=node.force_share)
+    # A reopen can let go of an image, and does not take it back.
+    active = node.active and entry.flags.active
+    if node.active and not active:
+        if any(parent.active for parent in parent_nodes(node)):
+            raise Busy("Node has active parent node")
+        tran.add(commit=lambda: node.driver.set_active(False))
+    new = attrs.evolve(entry.flags, active=active, force_share=node.force_share)
     node.flags = new
     node.take_flags(new)
 
@@ -211,48 +233,59 @@ def _take_flags(entry: _Entry, tran: Transaction) -> None:
 
 
 def _check_left_out(entry: _Entry) -> None:
-    ignored = COMMON | {"driver"} | set(entry.node.type.mutable_options)
-    for key in explicit_options(entry.node):
-        if key not in entry.explicit and key not in ignored:
+    ignored = COMMON | set(entry.node.type.mutable_options)
+    given = entry.explicit.keys() - {"active"}
+    for key in reported(explicit_options(entry.node)):
+        if key not in given and key not in ignored:
             raise InvalidOption(f"Option '{key}' cannot be reset to its default value")
 
 
 def _check_unchanged(entry: _Entry) -> None:
-    before = explicit_options(entry.node)
-    free = (COMMON - {"node-name", "active"}) | set(entry.node.type.mutable_options)
-    for key, value in entry.explicit.items():
-        same = before.get(key, _implied(entry.node, key)) == value
-        if key not in free and not same:
+    node, before = entry.node, explicit_options(entry.node)
+    before |= {"driver": node.type.name, "node-name": node.name}
+    free = (COMMON - {"node-name"}) | {"active"} | set(node.type.mutable_options)
+    for key in reported([*entry.explicit, *entry.wanted]):
+        if key in entry.wanted:
+            same = _may_change(node, key) or entry.wanted[key] == _present(node, key)
+        else:
+            same = key in free or before.get(key) == entry.explicit[key]
+        if not same or (key == "force-share" and not entry.flags.read_only):
             raise InvalidOption(f"Cannot change the option '{key}'")
-    if entry.flags.force_share and not entry.flags.read_only:
-        raise InvalidOption("Cannot change the option 'force-share'")
-    for name, value in entry.wanted.items():
-        if name not in _REPLACEABLE and value != _present(entry.node, name):
-            raise InvalidOption(f"Cannot change the option '{name}'")
 
 
-def _implied(node: Node, key: str) -> Any:
-    """What an option that was not given is known to be."""
-    known = {"driver": node.type.name, "node-name": node.name, "active": node.active}
-    return known.get(key)
+def _may_change(node: Node, name: str) -> bool:
+    return name in _REPLACEABLE and any(spec.name == name for spec in node.type.children)
 
 
 def _present(node: Node, name: str) -> str | None:
     return node.children[name].node.name if name in node.children else None
 
 
+def _child_changes(graph: Graph, entry: _Entry) -> dict[str, Node | None]:
+    """What becomes of the children that the command replaces or takes away.
+
+    :raises NotFound: if it names a node that does not exist.
+    :raises InvalidOption: if it would make a cycle.
+    """
+    node, changes = entry.node, {}
+    for name in ("backing", "file"):
+        if name in entry.wanted:
+            wanted = entry.wanted[name]
+            new = graph.lookup(wanted) if wanted is not None else None
+            if new is not None and reaches(new, node):
+                raise InvalidOption(
+                    f"Making '{wanted}' a {name} child of '{node.name}' would create a cycle"
+                )
+            old = node.children.get(name)
+            if new is not (old and old.node):
+                changes[name] = new
+    return changes
+
+
 def _replace_child(
-    graph: Graph, entry: _Entry, name: str, released: list[Node], tran: Transaction
+    graph: Graph, node: Node, name: str, new: Node | None, released: list[Node], tran: Transaction
 ) -> None:
-    node, wanted = entry.node, entry.wanted[name]
-    new = graph.lookup(wanted) if wanted is not None else None
-    if new is not None and reaches(new, node):
-        raise InvalidOption(
-            f"Making '{wanted}' a {name} child of '{node.name}' would create a cycle"
-        )
     old = node.children.get(name)
-    if (old.node if old else None) is new:
-        return
     if old is not None:
         released.append(old.node)
     if old is not None and new is not None:
