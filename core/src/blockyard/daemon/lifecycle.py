@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ async def _live(yard: Yard, signals: AsyncIterable[object], plan: _Plan) -> None
     await hooks.started()
     with setting_up:
         await _set_up(yard, plan.options, plan.tracing)
+        gc.freeze()
+        gc.enable()
         if plan.pid_file is not None:
             plan.pid_file.create()
         plan.background.ready()
