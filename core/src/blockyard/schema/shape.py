@@ -268,7 +268,8 @@ def attribute_types(cls: type) -> dict[str, Any]:
 
     :raises BlockyardError: if one names something that its module does not have.
     """
-    scope = vars(sys.modules[cls.__module__])
+    module = sys.modules.get(cls.__module__)
+    scope = vars(module) if module else {}
     found = {}
     annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  inspect costs start-up
     for name, annotation in annotations.items():
