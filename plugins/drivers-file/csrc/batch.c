@@ -3,9 +3,10 @@
  * batch.c - small buffered writes, handed to the pool many at a time.
  *
  * What one round of the loop brought is collected until the round's end and
- * then given away as one piece of work.  While BY_FILE_BATCHES of them run,
- * later writes wait in the queue, so that batches grow with the load.  Writes
- * in flight have no order among each other, so neither have batches.
+ * then given away as one piece of work.  One piece is under way at a time:
+ * two threads would only wait for each other at the file's lock, spinning.
+ * What comes meanwhile waits in the queue, so that batches grow with the
+ * load.  Writes in flight have no order among each other.
  */
 #include <stddef.h>
 #include <string.h>
@@ -14,9 +15,9 @@
 
 static int run_batch(struct by_work *work)
 {
-    struct by_file_batch *batch = work->owner;
+    struct by_file_lane *lane = work->owner;
 
-    for (struct by_file_op *op = batch->first; op; op = op->next) {
+    for (struct by_file_op *op = lane->batch; op; op = op->next) {
         op->result = by_file_write_now(op);
     }
     return 0;
@@ -26,12 +27,11 @@ static void hand_over(struct by_file_lane *lane);
 
 static void batch_done(struct by_work *work, int result)
 {
-    struct by_file_batch *batch = work->owner;
-    struct by_file_lane *lane = batch->lane;
-    struct by_file_op *op = batch->first;
+    struct by_file_lane *lane = work->owner;
+    struct by_file_op *op = lane->batch;
 
     (void)result;
-    batch->first = NULL;
+    lane->batch = NULL;
     hand_over(lane);
     while (op) {
         struct by_file_op *next = op->next;
@@ -67,14 +67,9 @@ static uint32_t batch_limit(const struct by_file *file)
 
 static void hand_over(struct by_file_lane *lane)
 {
-    for (int i = 0; i < BY_FILE_BATCHES && lane->queue; i++) {
-        struct by_file_batch *batch = &lane->batches[i];
-
-        if (batch->first) {
-            continue;
-        }
-        batch->first = take(lane, batch_limit(lane->file));
-        by_file_api->pool_submit(lane->loop, &batch->work);
+    if (lane->queue && !lane->batch) {
+        lane->batch = take(lane, batch_limit(lane->file));
+        by_file_api->pool_submit(lane->loop, &lane->work);
     }
 }
 
@@ -91,7 +86,7 @@ void by_file_batch_add(struct by_file_lane *lane, struct by_file_op *op)
     op->next = NULL;
     *lane->queue_end = op;
     lane->queue_end = &op->next;
-    if (!lane->deferred) {
+    if (!lane->deferred && !lane->batch) {
         lane->deferred = true;
         by_file_api->loop_defer(lane->loop, &lane->task);
     }
@@ -102,10 +97,7 @@ void by_file_batch_init(struct by_file_lane *lane)
     lane->queue_end = &lane->queue;
     lane->task.run = round_ends;
     lane->task.owner = lane;
-    for (int i = 0; i < BY_FILE_BATCHES; i++) {
-        lane->batches[i].lane = lane;
-        lane->batches[i].work.run = run_batch;
-        lane->batches[i].work.done = batch_done;
-        lane->batches[i].work.owner = &lane->batches[i];
-    }
+    lane->work.run = run_batch;
+    lane->work.done = batch_done;
+    lane->work.owner = lane;
 }

@@ -14,10 +14,8 @@
 #include "control.h"
 
 #define BY_FILE_SMALL (64 * 1024)   /* buffered writes up to here: the pool */
-#ifndef BY_FILE_BATCH
+#define BY_FILE_PAGE 4096           /* if they cover whole pages */
 #define BY_FILE_BATCH 64            /* of them in one piece of work */
-#define BY_FILE_BATCHES 2           /* pieces of work at the same time */
-#endif
 #define BY_FILE_IOV 4
 #define BY_FILE_SECTOR 512
 
@@ -28,13 +26,6 @@ extern const struct by_api *by_file_api;
 
 struct by_file_op;
 struct by_file_lane;
-
-/* Pieces of work that carry several small writes. */
-struct by_file_batch {
-    struct by_work work;
-    struct by_file_lane *lane;
-    struct by_file_op *first;       /* null: not in use */
-};
 
 /* The allocation at the place that was asked for last. */
 struct by_file_extent {
@@ -52,7 +43,8 @@ struct by_file_lane {
     struct by_file_op **queue_end;
     struct by_task task;            /* hands the queue over */
     bool deferred;
-    struct by_file_batch batches[BY_FILE_BATCHES];
+    struct by_work work;            /* writes the batch */
+    struct by_file_op *batch;       /* null: none is being written */
 
     struct by_file_op *syncing;     /* covered by the fdatasync under way */
     struct by_file_op *unsynced;    /* came after it began */

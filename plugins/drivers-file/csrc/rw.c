@@ -4,8 +4,9 @@
  *
  * The ring takes them, but for small buffered writes: those block for next to
  * nothing, and a pool thread that makes the calls one after the other is
- * cheaper than a ring that hands each to a kernel thread (batch.c).  With
- * aio=threads each has a pool thread of its own.
+ * cheaper than a ring that hands each to a kernel thread (batch.c).  Parts of
+ * pages may have to be read from the disk first, which takes long; so those
+ * writes, like everything with aio=threads, each get a thread to wait in.
  *
  * A read behind the end of the file is zeroes.  Short results are continued.
  */
@@ -175,11 +176,16 @@ static void to_ring(struct by_file_op *op)
 
 /* ----------------------------------------------------------------- both */
 
-static bool goes_in_batch(const struct by_file *file,
-                          const struct by_request *req)
+static bool is_small_write(const struct by_file *file,
+                           const struct by_request *req)
 {
     return req->op == BY_OP_WRITE && req->bytes <= BY_FILE_SMALL
         && !file->direct && file->aio == BY_FILE_AUTO;
+}
+
+static bool covers_pages(const struct by_request *req)
+{
+    return !((req->offset | req->bytes) & (BY_FILE_PAGE - 1));
 }
 
 void by_file_written(struct by_file_op *op, int result)
@@ -207,12 +213,13 @@ int by_file_rw(struct by_node *node, struct by_request *req)
 {
     struct by_file *file = by_file_of(node);
     struct by_file_lane *lane = NULL;
+    bool small = is_small_write(file, req);
     struct by_file_op *op;
 
     if (unlikely(!req->bytes)) {
         return 0;
     }
-    if (goes_in_batch(file, req)) {
+    if (small && covers_pages(req)) {
         lane = by_file_lane_of(file, req->loop);
     }
     op = by_file_op_new(node, req, true);
@@ -221,7 +228,7 @@ int by_file_rw(struct by_node *node, struct by_request *req)
     }
     if (lane) {
         by_file_batch_add(lane, op);
-    } else if (unlikely(file->aio == BY_FILE_THREADS)) {
+    } else if (unlikely(small || file->aio == BY_FILE_THREADS)) {
         to_pool(op);
     } else {
         to_ring(op);
