@@ -27,6 +27,11 @@ class Inner:
 
 
 @struct
+class Nest:
+    inner: "Nest | None" = None
+
+
+@struct
 class Outer:
     name: str
     small: Uint16 | None = None
@@ -230,3 +235,5 @@ def test_deep_keys_neither_crash_nor_hang() -> None:
     assert keyval.parse("a" + ".b" * 1000 + "=1")
     with pytest.raises(InvalidOption, match="nested too deeply"):
         keyval.parse("a" + ".b" * 100_000 + "=1")
+    with pytest.raises(InvalidOption, match="nested too deeply"):
+        visit_keyval(Nest, keyval.parse("inner" + ".inner" * 1000 + "=1"))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 from blockyard.errors import InvalidOption
 from blockyard.schema.keyval import parse
 from blockyard.schema.shape import shape_of
-from blockyard.schema.structure import structure, visit
+from blockyard.schema.structure import bounded, structure, visit
 from blockyard.schema.visitor import JsonVisitor, Place
 
 __all__ = ["check_keyval", "json_or_keyval", "parse_size", "visit_keyval", "visit_text"]
@@ -51,7 +51,8 @@ def visit_keyval(annotation: Any, value: Any) -> Any:
 
     :raises InvalidOption: with QEMU's sentence for the first thing that is wrong.
     """
-    return structure(annotation, check_keyval(annotation, value))
+    with bounded():
+        return structure(annotation, check_keyval(annotation, value))
 
 
 def check_keyval(annotation: Any, value: Any) -> Any:

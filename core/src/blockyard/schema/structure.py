@@ -8,6 +8,7 @@ class when the first value of it arrives, so that a process pays for what it use
 from __future__ import annotations
 
 import enum
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -17,11 +18,11 @@ from blockyard.schema.shape import AlternateShape, MemberShape, ObjectShape, sha
 from blockyard.schema.visitor import check, json_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import cattrs
 
-__all__ = ["dump", "structure", "visit"]
+__all__ = ["bounded", "dump", "structure", "visit"]
 
 _T = TypeVar("_T")
 
@@ -41,15 +42,25 @@ def visit(annotation: Any, value: Any, *, name: str | None = None) -> Any:
 
     :raises InvalidOption: with QEMU's sentence for the first thing that is wrong.
     """
-    try:
+    with bounded():
         return structure(annotation, check(annotation, value, name=name))
-    except RecursionError:
-        raise InvalidOption("The value is nested too deeply") from None
 
 
 def structure(annotation: Any, checked: Any) -> Any:
     """The object that data which a visitor has passed describes."""
     return _converter().structure(checked, annotation)
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Within it, a value that is nested deeper than Python's stack is refused in words.
+
+    :raises InvalidOption: then.
+    """
+    try:
+        yield
+    except RecursionError:
+        raise InvalidOption("The value is nested too deeply") from None
 
 
 def dump(value: Any) -> Any:
