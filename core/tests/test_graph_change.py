@@ -304,3 +304,20 @@ async def test_connected_nodes_move_together(yard: Yard) -> None:
     await yard.graph.detach_root(root)
     await yard.graph.move(disk, yard.loops.main)
     await yard.loops.remove("io0")
+
+
+async def test_a_filter_is_as_long_as_what_it_shows(yard: Yard) -> None:
+    disk = await add(yard, "mem", "disk")
+    lower = await add(yard, "over", "lower", file="disk")
+    upper = await add(yard, "over", "upper", file="lower")
+    other = await add(yard, "mem", "other", size=512)
+
+    await yard.graph.resize(disk, 4096)
+    assert (lower.length, upper.length) == (4096, 4096)
+    async with await yard.attach("disk") as image:
+        await image.resize(8192)
+        with anyio.fail_after(5):
+            while upper.length != 8192:
+                await anyio.sleep(0.001)
+    await yard.graph.replace(disk, other)
+    assert (lower.length, upper.length) == (512, 512)

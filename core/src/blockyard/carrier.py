@@ -11,7 +11,7 @@ from blockyard.access import Access
 from blockyard.errors import BlockyardError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from blockyard.loop import Control, Event, Loop
     from blockyard.node import Node, Opened
@@ -90,6 +90,12 @@ class Carrier:
         """After a reopen or activation.  Drained."""
         self._lib.by_node_set_length(node.native, length)
 
+    def watch_length(self, node: Node, changed: Callable[[Node], None]) -> None:
+        """Call ``changed`` on the control thread after each change of the node's length."""
+        if not node.length_tag:
+            node.length_tag = self.control.tag(lambda event: changed(node))
+            self._lib.by_node_set_tag(node.native, node.length_tag)
+
     def set_home(self, node: Node, home: Loop) -> None:
         """Move the node to another loop.  Drained."""
         node.home.users -= 1
@@ -123,6 +129,8 @@ class Carrier:
         """End the native node: drained, and nobody points to it."""
         native = node.native
         await self.control.call(lambda tag: self._lib.by_node_free(native, tag))
+        self.control.release(node.threshold_tag)
+        self.control.release(node.length_tag)
         del self._nodes[int(self._ffi.cast("uintptr_t", native))]
         node.native = None
         node.home.users -= 1

@@ -284,6 +284,7 @@ class Graph:
                 if error.errno == 95:
                     raise Unsupported("Image format driver does not support resize") from error
                 raise from_errno(error.errno or 5, "Failed to resize image") from error
+        self.length_changed(node)
 
     # -- for opening and its neighbours
 
@@ -297,6 +298,23 @@ class Graph:
         for child in await self._detach_children(node):
             if child.inherits_from is node:
                 await self.release(child)
+
+    def follow_children(self, node: Node) -> None:
+        """Let the node's length follow that of the children that decide it."""
+        for child in node.children.values():
+            if node.driver.child_resized(child) is not None:
+                self.carrier.watch_length(child.node, self.length_changed)
+
+    def length_changed(self, node: Node) -> None:
+        """Tell the nodes above a node of its new length."""
+        waiting = [node]
+        while waiting:
+            for user in waiting.pop().parents:
+                if isinstance(user, Child) and user.parent.native is not None:
+                    length = user.parent.driver.child_resized(user)
+                    if length is not None and length != user.parent.length:
+                        self.carrier.set_length(user.parent, length)
+                        waiting.append(user.parent)
 
     def generated_name(self) -> str:
         """A name for a node that was given none."""
@@ -323,7 +341,6 @@ class Graph:
         except (BlockyardError, OSError) as error:
             _log.warning("closing node '%s': %s", node.name, error)
         await self.carrier.free(node)
-        self.carrier.control.release(node.threshold_tag)
         del self.nodes[node.name]
         try:
             await node.driver.close_native()

@@ -14,7 +14,6 @@ fields of this module's classes.  Drivers read them.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -95,8 +94,10 @@ class Node:
     monitor_owned: bool = False
     #: The :class:`blockyard.loop.Loop` that serves it.
     home: Any = None
-    #: The tag that BLOCK_WRITE_THRESHOLD's native event carries; 0 for none.
+    #: The tags of the native events that tell of BLOCK_WRITE_THRESHOLD and of a new
+    #: length; 0 for none.
     threshold_tag: int = 0
+    length_tag: int = 0
 
     def __repr__(self) -> str:
         return f"<Node '{self.name}' ({self.type.name})>"
@@ -112,7 +113,7 @@ class Node:
         return not self.read_only and self.active
 
     def take_flags(self, flags: Flags) -> None:
-        """Make ``flags`` the effective ones."""
+        """Make ``flags`` effective."""
         for name in _FLAG_NAMES:
             setattr(self, name, getattr(flags, name))
 
@@ -258,10 +259,17 @@ class Driver(abc.ABC):
     def child_changed(self, name: str) -> None:
         """Called when the child is another node, in a drained section."""
 
+    def child_resized(self, child: Child) -> int | None:
+        """The node's length given its child's present one; None if that does not decide it.
+
+        By default a filter is as long as what it shows.
+        """
+        return child.node.length if child.role & Role.FILTERED else None
+
     # -- drain and activity
 
     async def drained_begin(self) -> None:
-        """Stop work of the control half's own; bounded in time."""
+        """Stop work of the control half's own; bounded in time.  drained_end follows."""
 
     async def drained_end(self) -> None:
         """Take that work up again."""
@@ -299,20 +307,14 @@ class Driver(abc.ABC):
     # -- moving to another process
 
     async def suspend(self) -> dict[str, Any]:
-        """The node as plain data with a version, and descriptors, for :meth:`resume`.
-
-        :raises Unsupported: naming the driver; the default.
-        """
+        """The node as versioned data and descriptors; refused by name unless overridden."""
         raise Unsupported(
             f"Block driver '{self.node.type.name}' of node '{self.node.name}' "
             "does not support suspending"
         )
 
     async def resume(self, data: dict[str, Any]) -> Opened:
-        """Take the place of :meth:`open`, from what :meth:`suspend` gave.
-
-        :raises Unsupported: naming the driver; the default.
-        """
+        """:meth:`open` from what :meth:`suspend` gave; refused by name unless overridden."""
         raise Unsupported(f"Block driver '{self.node.type.name}' does not support resuming")
 
 
@@ -394,9 +396,3 @@ class PythonDriver(Driver):
     async def truncate(self, length: int, prealloc: Preallocation, exact: bool) -> None:
         """Change the length."""
         raise from_errno(95)
-
-
-#: What a driver's entry point may be: its declaration, or a class that carries one.
-Declared = DriverType | type[Driver]
-#: Called with a node after it was opened or before it goes.
-NodeCallback = Callable[[Node], None]

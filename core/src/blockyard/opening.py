@@ -87,11 +87,17 @@ def _plan_tree(graph: Graph, options: Any, parent: Node | None, role: Role) -> _
             if isinstance(value, str):
                 plan.children.append((name, child_role, value))
                 continue
-            below = _plan(graph, value, plan.flags, child_role, plan.depth + 1)
+            flags = _handed_down(plan.flags, name)
+            below = _plan(graph, value, flags, child_role, plan.depth + 1)
             below.node.inherits_from = plan.node
             plan.children.append((name, child_role, below))
             waiting.append(below)
     return top
+
+
+def _handed_down(flags: Flags, name: str) -> Flags:
+    # A file is opened to look at it, and so is active even under an inactive format.
+    return attrs.evolve(flags, active=True) if name == "file" else flags
 
 
 def _plan(graph: Graph, options: Any, parent: Flags | None, role: Role, depth: int) -> _Plan:
@@ -147,6 +153,7 @@ async def _open(graph: Graph, plan: _Plan) -> None:
     try:
         node.limits = opened.limits
         graph.carrier.create(node, opened, child_slots(node), graph.home_for(node))
+        graph.follow_children(node)
     except BaseException:
         await node.driver.close_native()
         await graph.unregister(node)

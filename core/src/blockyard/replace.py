@@ -106,3 +106,5 @@ def _tell(graph: Graph, user: Child | Root) -> None:
     slots = child_slots(user.parent)
     if user.name in slots:
         graph.carrier.set_child(user.parent, slots.index(user.name), user.name)
+    graph.follow_children(user.parent)
+    graph.length_changed(user.node)

@@ -176,6 +176,12 @@ class RawDriver(Driver):
         """Keep the old one."""
         self._next = self._part
 
+    def child_resized(self, child: Child) -> int | None:
+        """What is left of the file behind the offset, unless a size was given."""
+        if self._part.size is not None:
+            return None
+        return max(self._part.length(child.node.length), 0)
+
     async def check_resize(self, length: int) -> None:
         """A size that was given stays, and offset and length fit into 63 bits.
 
