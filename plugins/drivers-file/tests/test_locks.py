@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from blockyard.errors import PermissionConflict
@@ -239,5 +240,55 @@ def test_an_inactive_node_holds_no_locks(image: Path, in_yard: Any) -> None:
         assert locked_bytes(image) == set()
         await yard.graph.set_active(node, True)
         assert locked_bytes(image) == held == {101, 201}
+
+    in_yard(check)
+
+
+def test_the_file_is_changed_under_requests(image: Path, in_yard: Any) -> None:
+    """Requests under way do not notice that their descriptor is another file's now."""
+    data = image.read_bytes()
+
+    async def read(disk: Any, stop: anyio.Event) -> None:
+        number = 0
+        while not stop.is_set():
+            offset = number * 4096 % len(data)
+            assert await disk.read(offset, 4096) == data[offset : offset + 4096]
+            number += 1
+
+    async def check(yard: Any) -> None:
+        for way in ({}, {"aio": "threads"}, {"cache": {"direct": True}}):
+            node = await yard.graph.add(
+                options(
+                    driver="file", node_name="f", filename=str(image), auto_read_only=True, **way
+                )
+            )
+            root = await yard.graph.attach_root(node, Perm.CONSISTENT_READ, ALL)
+            stop = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                for _ in range(8):
+                    tasks.start_soon(read, root.access, stop)
+                for _ in range(20):
+                    await yard.graph.set_root_permissions(root, Perm.CONSISTENT_READ, ALL)
+                    await yard.graph.set_root_permissions(root, Perm.WRITE, ALL)
+                    await root.access.write(0, data[:512])
+                stop.set()
+            await yard.graph.detach_root(root)
+            await yard.graph.delete("f")
+
+    in_yard(check)
+    assert image.read_bytes() == data
+
+
+def test_activation_forgets_cached_pages(image: Path, in_yard: Any) -> None:
+    async def check(yard: Any) -> None:
+        node = await yard.graph.add(
+            options(driver="file", node_name="f", filename=str(image), x_check_cache_dropped=True)
+        )
+        root = await yard.graph.attach_root(node, Perm.CONSISTENT_READ, ALL, allow_inactive=True)
+        await root.access.read(0, 65536)
+        os.sync()
+        await yard.graph.set_active(node, False)
+        await yard.graph.set_active(node, True)
+        assert lib.by_file_is_cached(node.driver._fd, image.stat().st_size) == 0
 
     in_yard(check)
