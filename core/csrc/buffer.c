@@ -2,7 +2,8 @@
 /*
  * buffer.c - a loop's payload buffers: page aligned, rounded up to one of
  * four sizes per power of two, and kept for reuse up to a bound, because
- * fresh pages cost more to fault in than most requests cost otherwise.
+ * fresh pages cost more to fault in than most requests cost otherwise.  What
+ * nobody has used for a second goes back to the system.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -21,6 +22,7 @@
 /* Beyond the largest class, 64 MiB, buffers are not kept. */
 enum { PAGE = 4096, STEPS = 4, CLASSES = 13 * STEPS };
 static const size_t kept_max = 32u << 20;
+static const uint64_t keep_ns = 1000000000;
 
 struct kept {
     struct kept *next;
@@ -29,6 +31,7 @@ struct kept {
 struct by_buffers {
     struct kept *free[CLASSES];
     size_t bytes;              /* kept now */
+    uint64_t used;             /* when one was last kept */
 };
 
 /* Sizes in pages: 1 to 8, then 10, 12, 14, 16, 20, 24, 28, 32, 40 ... */
@@ -65,24 +68,47 @@ static void *map(size_t size)
     return buffer == MAP_FAILED ? NULL : buffer;
 }
 
-void by_buffers_destroy(struct by_buffers *buffers)
+static size_t size_of(unsigned class)
 {
-    if (!buffers) {
-        return;
-    }
-    for (size_t pages = 1; buffers->bytes; pages++) {
-        size_t size;
-        unsigned class = class_of(pages * PAGE, &size);
+    unsigned shift = class < 2 * STEPS ? 0 : class / STEPS - 1;
 
+    return ((size_t)(class - shift * STEPS + 1) << shift) * PAGE;
+}
+
+static void release(struct by_buffers *buffers)
+{
+    for (unsigned class = 0; class < CLASSES && buffers->bytes; class++) {
         while (buffers->free[class]) {
             struct kept *kept = buffers->free[class];
 
             buffers->free[class] = kept->next;
-            buffers->bytes -= size;
-            unmap(kept, size);
+            buffers->bytes -= size_of(class);
+            unmap(kept, size_of(class));
         }
     }
-    free(buffers);
+}
+
+void by_buffers_destroy(struct by_buffers *buffers)
+{
+    if (buffers) {
+        release(buffers);
+        free(buffers);
+    }
+}
+
+uint64_t by_buffers_relax(struct by_loop *loop)
+{
+    struct by_buffers *buffers = loop->buffers;
+    uint64_t idle = loop->now - buffers->used;
+
+    if (!buffers->bytes) {
+        return BY_NEVER;
+    }
+    if (idle < keep_ns) {
+        return keep_ns - idle;
+    }
+    release(buffers);
+    return BY_NEVER;
 }
 
 void *by_buffer_get(struct by_loop *loop, size_t bytes)
@@ -123,5 +149,6 @@ void by_buffer_put(struct by_loop *loop, void *buffer, size_t bytes)
     kept->next = buffers->free[class];
     buffers->free[class] = kept;
     buffers->bytes += size;
+    buffers->used = loop->now;
     POISON(kept + 1, size - sizeof(*kept));
 }

@@ -241,6 +241,9 @@ static bool has_work(struct by_loop *loop)
 static uint64_t sleep_limit(struct by_loop *loop, uint64_t relief)
 {
     uint64_t deadline = by_timer_next(loop), now;
+    uint64_t relax = by_buffers_relax(loop);
+
+    relief = relax < relief ? relax : relief;
 
     if (atomic_load_explicit(&loop->ending, memory_order_relaxed) == 2
         && relief > FORCE_NS / 100) {

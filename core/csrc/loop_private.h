@@ -245,6 +245,9 @@ struct by_slab *by_slab_create(void);
 void by_slab_destroy(struct by_slab *slab);
 struct by_buffers *by_buffers_create(void);
 void by_buffers_destroy(struct by_buffers *buffers);
+/* Let go what has not been used lately; answers the ns after which to come
+ * again, or BY_NEVER. */
+uint64_t by_buffers_relax(struct by_loop *loop);
 
 /* events.c */
 int by_events_start(void);

@@ -82,6 +82,26 @@ static void test_pairs(struct by_loop *on)
     by_event_done(CHECK_TAG, 0);
 }
 
+/* What was kept goes back when the loop has been idle for a while: the next
+ * one of that size has fresh pages. */
+static void fill_one(struct by_loop *on)
+{
+    char *one = by_buffer_get(on, 1 << 20);
+
+    memset(one, 7, 1 << 20);
+    by_buffer_put(on, one, 1 << 20);
+    by_event_done(CHECK_TAG, 0);
+}
+
+static void look_at_one(struct by_loop *on)
+{
+    char *one = by_buffer_get(on, 1 << 20);
+
+    CHECK(by_is_zero(one, 1 << 20));
+    by_buffer_put(on, one, 1 << 20);
+    by_event_done(CHECK_TAG, 0);
+}
+
 static void test_zero(void)
 {
     static unsigned char bytes[1200];
@@ -108,6 +128,9 @@ int main(int argc, char **argv)
     CHECK_EQ(check_on(loop, test_pieces), 0);
     CHECK_EQ(check_on(loop, test_buffers), 0);
     CHECK_EQ(check_on(loop, test_pairs), 0);
+    CHECK_EQ(check_on(loop, fill_one), 0);
+    usleep(1500000);
+    CHECK_EQ(check_on(loop, look_at_one), 0);
     test_zero();
     check_destroy(loop);
     by_stop();
