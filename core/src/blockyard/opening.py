@@ -139,7 +139,11 @@ def _children_first(top: _Plan) -> list[_Plan]:
 async def _open(graph: Graph, plan: _Plan) -> None:
     node = plan.node
     # QEMU's order: the file first, then what is wrong with the node itself.
-    known = {n: graph.lookup_child(t) for n, _, t in plan.children if _early(n, t)}
+    known = {
+        name: graph.lookup_child(target)
+        for name, _, target in plan.children
+        if name == "file" and isinstance(target, str)
+    }
     plan.flags.check()
     _name(graph, node)
     graph.register(node)
@@ -158,10 +162,6 @@ async def _open(graph: Graph, plan: _Plan) -> None:
         await node.driver.close_native()
         await graph.unregister(node)
         raise
-
-
-def _early(name: str, target: _Plan | str) -> bool:
-    return name == "file" and isinstance(target, str)
 
 
 def _found(graph: Graph, target: _Plan | str) -> Node:

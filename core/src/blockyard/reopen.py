@@ -24,7 +24,8 @@ from blockyard.topology import parent_nodes, reaches, sorted_below
 from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from functools import partial
+from collections.abc import Sequence
 
     from blockyard.graph import Graph
 
@@ -95,7 +96,7 @@ def _queue_tree(node: Node, said: dict[str, Any], entries: dict[Node, _Entry]) -
     while waiting:
         each, flat, parent = waiting.pop()
         if each in entries:
-            flat = {**entries[each].explicit, **flat}
+            flat = {**entries[each].explicit, **entries[each].wanted, **flat}
         entry = entries[each] = _make_entry(each, flat, parent)
         for child in each.children.values():
             if child.node.inherits_from is each:
@@ -267,7 +268,8 @@ def _child_changes(graph: Graph, entry: _Entry) -> dict[str, Node | None]:
     :raises NotFound: if it names a node that does not exist.
     :raises InvalidOption: if it would make a cycle.
     """
-    node, changes = entry.node, {}
+    node = entry.node
+    changes: dict[str, Node | None] = {}
     for name in ("backing", "file"):
         if name in entry.wanted:
             wanted = entry.wanted[name]
@@ -278,8 +280,23 @@ def _child_changes(graph: Graph, entry: _Entry) -> dict[str, Node | None]:
                 )
             old = node.children.get(name)
             if new is not (old and old.node):
+                _check_place(node, name, old is not None)
                 changes[name] = new
     return changes
+
+
+def _check_place(node: Node, name: str, present: bool) -> None:
+    """Refuse a child that the driver has no place for."""
+    if node.type.kind == "filter" and not present:
+        raise InvalidOption(
+            f"'{node.name}' is a {node.type.name} filter node that does not support a {name} child"
+        )
+    if name == "backing" and not node.type.supports_backing:
+        raise InvalidOption(
+            f"Driver '{node.type.name}' of node '{node.name}' does not support backing files"
+        )
+    if name == "file" and not present:
+        raise InvalidOption("Cannot set file child to format node without file child")
 
 
 def _replace_child(
@@ -288,6 +305,8 @@ def _replace_child(
     old = node.children.get(name)
     if old is not None:
         released.append(old.node)
+        if old.node.inherits_from is node:
+            tran.add(commit=partial(setattr, old.node, "inherits_from", None))
     if old is not None and new is not None:
         retarget(graph, old, new, tran)
     elif old is not None:
