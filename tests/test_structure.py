@@ -20,7 +20,7 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Core's floors, bottom up; a module imports only from its own floor or from below.
 FLOORS = [
     {"errors", "permission", "request", "native", "_native", "schema", "entrypoints", "activation", "trace"},
-    {"node", "loop", "qmp", "sockets", "tenant", "access", "bridge", "fdset"}
+    {"node", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
     | {"declaration", "flags", "options", "branches"},
     {"graph"}
     | {"root", "topology", "transaction", "writer", "carrier", "refresh", "drain", "opening"}

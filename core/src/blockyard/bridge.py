@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import logging
 import threading
@@ -25,6 +26,7 @@ import anyio.to_thread
 import attrs
 
 from blockyard.errors import BlockyardError, ImageIOError, Unsupported, from_os_error
+from blockyard.inner import Children, ThreadControl
 from blockyard.node import Opened, PythonDriver
 from blockyard.request import Op, Preallocation, RequestFlags, StatusFlags
 
@@ -66,6 +68,8 @@ class DriverThread:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        #: For requests of drivers to their children.
+        self.control = ThreadControl()
         self._users = 0
         # A daemon: a program that forgets to close its nodes can still end.
         self._thread = threading.Thread(target=self._run, name="python-drivers", daemon=True)
@@ -95,7 +99,9 @@ class DriverThread:
 
         Cancelled, it waits all the same.
         """
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        # A context of its own: the caller's may say that it runs on trio.
+        start = asyncio.run_coroutine_threadsafe
+        future = contextvars.Context().run(start, work, self.loop)
         with anyio.CancelScope(shield=True):
             result = await anyio.to_thread.run_sync(future.result)
         # Out here, so that a type checker sees that it is always there.
@@ -107,6 +113,7 @@ class DriverThread:
             self.loop.run_forever()
         finally:
             self.loop.run_until_complete(self._cancel_rest())
+            self.loop.run_until_complete(self.control.close())
             self.loop.close()
 
     async def _cancel_rest(self) -> None:
@@ -301,6 +308,7 @@ async def open_driver(driver: PythonDriver) -> Opened:
     thread = await anyio.to_thread.run_sync(DriverThread.acquire)
     bridge = None
     try:
+        driver.children = Children(driver, thread.control)
         opened = await thread.run(_open(driver))
         bridge = Bridge(driver, thread)
         if not bridge.writable:
@@ -309,7 +317,7 @@ async def open_driver(driver: PythonDriver) -> Opened:
         await thread.run(_call(bridge.start))
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await _undo(thread, bridge)
+            await _undo(thread, driver, bridge)
         raise
     driver.bridge = bridge
     ops = bridge._lib.by_bridge_ops(bridge.native)
@@ -331,12 +339,22 @@ async def _open(driver: PythonDriver) -> Opened:
         raise BlockyardError(text) from error
 
 
-async def _undo(thread: DriverThread, bridge: Bridge | None) -> None:
+async def _undo(thread: DriverThread, driver: PythonDriver, bridge: Bridge | None) -> None:
+    try:
+        if bridge is not None:
+            # The driver was open already.
+            await thread.run(driver.close())
+    finally:
+        await _give_up(thread, driver, bridge)
+
+
+async def _give_up(thread: DriverThread, driver: PythonDriver, bridge: Bridge | None) -> None:
     if bridge is not None:
-        # The driver was open already.
-        await thread.run(bridge.driver.close())
         bridge.free()
-    await anyio.to_thread.run_sync(thread.release)
+    try:
+        await thread.run(driver.children.close())
+    finally:
+        await anyio.to_thread.run_sync(thread.release)
 
 
 async def close_driver(driver: PythonDriver) -> None:
@@ -346,9 +364,8 @@ async def close_driver(driver: PythonDriver) -> None:
         await bridge.thread.run(_call(bridge.stop))
         await bridge.thread.run(driver.close())
     finally:
-        bridge.free()
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(bridge.thread.release)
+            await _give_up(bridge.thread, driver, bridge)
 
 
 async def _call(function: Callable[[], None]) -> None:

@@ -75,7 +75,7 @@ def check(*, writes: bool = False, stores: bool = False) -> Callable[[Function],
     def register(function: Function) -> Function:
         module = function.__module__.rpartition(".")[2].removeprefix("check_")
         doc = (function.__doc__ or "").strip().split("\n")[0]
-        name = function.__name__  # type: ignore[attr-defined]
+        name = getattr(function, "__name__", "")
         _CHECKS.append(Check(module, name, doc, function, writes or stores, stores))
         return function
 
