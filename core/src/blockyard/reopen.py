@@ -9,6 +9,7 @@ that can change (QEMU, block.c, reopening).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,8 +25,7 @@ from blockyard.topology import parent_nodes, reaches, sorted_below
 from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
-    from functools import partial
-from collections.abc import Sequence
+    from collections.abc import Sequence
 
     from blockyard.graph import Graph
 
