@@ -19,8 +19,8 @@ SHARED = ("struct by_event", "struct by_limits", "enum by_op", "enum by_prealloc
 def shared_declarations() -> str:
     """The structures of blockyard.h that control.h uses by value."""
     header = (HERE / "include/blockyard.h").read_text()
-    found = [re.search(rf"^{name} \{{.*?^\}};", header, re.M | re.S) for name in SHARED]
-    flags = re.findall(r"^#define (BY_(?:REQ|STATUS|CAP)_\w+|BY_ABI_VERSION) ", header, re.M)
+    found = [re.search(rf"(?ms)^{name} \{{.*?^\}};", header) for name in SHARED]
+    flags = re.findall(r"(?m)^#define (BY_(?:REQ|STATUS|CAP)_\w+|BY_ABI_VERSION) ", header)
     constants = [f"#define {name} ..." for name in flags]
     return "\n".join([m.group(0) for m in found if m] + constants)
 
@@ -28,7 +28,7 @@ def shared_declarations() -> str:
 def control_declarations() -> str:
     """control.h without its preprocessor lines."""
     header = (HERE / "csrc/control.h").read_text()
-    return re.sub(r"^#.*$", "", header, flags=re.M)
+    return re.sub(r"(?m)^#.*$", "", header)
 
 
 ffibuilder = FFI()
