@@ -19,6 +19,17 @@ void nbd_progress(struct by_nbd_connection *connection)
     connection->progress_at = connection->api->loop_now(connection->loop);
 }
 
+static void trace_life(const struct by_nbd_connection *connection,
+                       const char *name)
+{
+    if (connection->api->trace_on(name)) {
+        connection->api->trace(name, "fd %d requests %llu in flight %u "
+                               "result %d", connection->fd,
+                               (unsigned long long)connection->stats.requests,
+                               connection->in_flight, connection->result);
+    }
+}
+
 /* ------------------------------------------------------------- the timer */
 
 /* See that tick runs within delay_ns. */
@@ -104,6 +115,7 @@ static void finish(struct by_nbd_connection *connection)
     const struct by_api *api = connection->api;
     uint32_t open = NBD_OPEN;
 
+    trace_life(connection, "nbd_connection_end");
     release(connection);
     /* A task posted meanwhile must run first; it comes back here. */
     if (__atomic_compare_exchange_n(&connection->life, &open, NBD_ENDED,
@@ -173,6 +185,7 @@ void nbd_kill(struct by_nbd_connection *connection, int result)
 {
     if (!connection->dead) {
         connection->dead = true;
+        trace_life(connection, "nbd_connection_cut");
         shutdown(connection->fd, SHUT_RDWR);
         nbd_send_drop(connection);
         nbd_stop(connection, result, 0);
@@ -187,6 +200,7 @@ static void start(struct by_task *task)
 
     connection->started = true;
     connection->holes_cheap = true; /* until an answer says otherwise */
+    trace_life(connection, "nbd_connection_start");
     nbd_progress(connection);
     nbd_parse_buffer(connection);
     nbd_maybe_end(connection);

@@ -142,6 +142,23 @@ static void pause_reading(struct by_nbd_connection *connection)
     connection->paused = true;
 }
 
+static void trace_command(struct by_nbd_connection *connection,
+                          const struct nbd_command *command)
+{
+    static const char name[] = "nbd_receive_request";
+
+    if (connection->api->trace_on(name)) {
+        connection->api->trace(name, "fd %d cookie 0x%llx type %u flags 0x%x "
+                               "offset %llu length %llu error %u",
+                               connection->fd,
+                               (unsigned long long)command->cookie,
+                               command->type, command->flags,
+                               (unsigned long long)command->offset,
+                               (unsigned long long)command->length,
+                               command->error);
+    }
+}
+
 /* A whole header was parsed; false when there is no room to run it now. */
 static bool accept_command(struct by_nbd_connection *connection,
                            const struct nbd_command *command)
@@ -160,6 +177,7 @@ static bool accept_command(struct by_nbd_connection *connection,
         return true;
     }
     nbd_count(&connection->stats.requests, 1);
+    trace_command(connection, command);
     if (command->payload) {
         expect_payload(connection, request);
     } else {

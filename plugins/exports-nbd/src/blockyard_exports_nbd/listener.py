@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 import stat
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -88,6 +87,8 @@ def _start(sock: socket.socket, what: str = "Failed to listen on socket") -> Non
 def _listen_unix(where: UnixSocketAddress) -> Listener:
     path = where.path
     if not path and not where.abstract:
+        import tempfile  # rarely needed, and slow to import
+
         path = os.path.join(tempfile.mkdtemp(), "qemu-socket")
     raw = os.fsencode(path)
     if len(raw) > _SUN_PATH - bool(where.abstract):
