@@ -3,6 +3,7 @@
 
 import os
 import socket
+import time
 
 import pytest
 
@@ -14,6 +15,13 @@ def refused(server, text, command, **arguments):
     with pytest.raises(BlockyardError) as caught:
         server.execute(command, **arguments)
     assert str(caught.value) == text
+
+
+def wait_for(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def inet(**data):
@@ -278,3 +286,23 @@ def test_counters(server):
         assert found.bytes_out >= 4096 + 28
         assert found.receives >= 2
         assert found.sends == 2
+
+
+def test_clients_outlive_a_move_to_another_iothread(server):
+    server.execute("object-add", qom_type="iothread", id="io0")
+    before = server.connect("disk")
+    server.execute("x-blockdev-set-iothread", node_name="disk", iothread="io0", force=True)
+    after = server.connect("disk")
+    server.execute("x-blockdev-set-iothread", node_name="disk", iothread=None, force=True)
+    for client in (before, after):
+        assert client.read(0, 65536) == server.content[:65536]
+        assert client.write(2 << 20, b"moved" * 100) == 0
+
+    # The one that came meanwhile is still served there.
+    with pytest.raises(BlockyardError, match="'io0' is in use"):
+        server.execute("object-del", id="io0")
+    after.close()
+    export = server.portal.call(lambda: server.server.exports["disk"])
+    wait_for(lambda: len(export._connections) == 1)
+    server.execute("object-del", id="io0")
+    assert before.read(0, 65536) == server.content[:65536]
