@@ -3,9 +3,9 @@
  * file.h - one open file and its operations, as the driver's own files see
  * them.
  *
- * Any loop may submit.  What belongs to one loop (the batch of small writes,
- * the flushes that share one fdatasync) hangs in the file's *lane* for that
- * loop and needs no lock; what belongs to all is written atomically.
+ * Any loop may submit.  What belongs to one loop (the flushes that share one
+ * fdatasync, the extent found last) hangs in the file's *lane* for that loop
+ * and needs no lock; what belongs to all is written atomically.
  */
 #ifndef BLOCKYARD_DRIVERS_FILE_H
 #define BLOCKYARD_DRIVERS_FILE_H
@@ -14,8 +14,6 @@
 #include "control.h"
 
 #define BY_FILE_SMALL (64 * 1024)   /* buffered writes up to here: the pool */
-#define BY_FILE_PAGE 4096           /* if they cover whole pages */
-#define BY_FILE_BATCH 64            /* of them in one piece of work */
 #define BY_FILE_IOV 4
 #define BY_FILE_SECTOR 512
 
@@ -39,13 +37,6 @@ struct by_file_lane {
     struct by_loop *loop;
     struct by_file *file;
 
-    struct by_file_op *queue;       /* small writes, oldest first */
-    struct by_file_op **queue_end;
-    struct by_task task;            /* hands the queue over */
-    bool deferred;
-    struct by_work work;            /* writes the batch */
-    struct by_file_op *batch;       /* null: none is being written */
-
     struct by_file_op *syncing;     /* covered by the fdatasync under way */
     struct by_file_op *unsynced;    /* came after it began */
     struct by_io sync;
@@ -57,7 +48,7 @@ struct by_file {
     int fd;
     int aio;
     bool regular, direct;
-    uint32_t alignment, max_batch;
+    uint32_t alignment;
 
     struct by_file_lane *lanes;     /* grows at its head only */
 
@@ -77,7 +68,7 @@ struct by_file_op {
         struct by_io io;
         struct by_work work;
     } as;
-    struct by_file_op *next;
+    struct by_file_op *next;        /* among those that wait for a flush */
     struct by_file *file;
     struct by_node *node;
     struct by_request *req;
@@ -85,7 +76,6 @@ struct by_file_op {
     struct iovec *iov;              /* where they are */
     struct iovec *iov_all;
     uint32_t niov, niov_all;
-    int result;
     struct by_file_extent found;    /* BLOCK_STATUS */
     struct iovec iov_small[BY_FILE_IOV];
 };
@@ -112,15 +102,6 @@ int by_file_space(struct by_node *node, struct by_request *req);  /* space.c */
 int by_file_status(struct by_node *node, struct by_request *req); /* status.c */
 int by_file_copy(struct by_node *node, struct by_request *req);   /* copy.c */
 int by_file_prefetch(struct by_node *node, struct by_request *req);
-
-/* rw.c: the blocking form, for pool threads */
-int by_file_write_now(struct by_file_op *op);
-/* A write has ended; FUA may still need a flush.  Ends the operation. */
-void by_file_written(struct by_file_op *op, int result);
-
-/* batch.c */
-void by_file_batch_add(struct by_file_lane *lane, struct by_file_op *op);
-void by_file_batch_init(struct by_file_lane *lane);
 
 /* flush.c: end op once everything written before is on stable storage */
 void by_file_sync(struct by_file_lane *lane, struct by_file_op *op);

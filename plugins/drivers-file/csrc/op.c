@@ -110,7 +110,6 @@ static struct by_file_lane *make_lane(struct by_file *file,
     }
     lane->loop = loop;
     lane->file = file;
-    by_file_batch_init(lane);
     lane->next = __atomic_load_n(&file->lanes, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(&file->lanes, &lane->next, lane, true,
                                         __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {

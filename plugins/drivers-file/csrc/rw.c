@@ -4,9 +4,10 @@
  *
  * The ring takes them, but for small buffered writes: those block for next to
  * nothing, and a pool thread that makes the calls one after the other is
- * cheaper than a ring that hands each to a kernel thread (batch.c).  Parts of
- * pages may have to be read from the disk first, which takes long; so those
- * writes, like everything with aio=threads, each get a thread to wait in.
+ * cheaper than a ring that hands each to a kernel thread.  The pool is given
+ * what a round of the loop brought in one step, and spreads it only when the
+ * calls turn out to take long.  (Batches of our own were tried: they are
+ * slower, because the loop and the writer then wait for each other.)
  *
  * A read behind the end of the file is zeroes.  Short results are continued.
  */
@@ -36,6 +37,28 @@ static int write_flags(const struct by_file_op *op)
     return (op->req->flags & BY_REQ_FUA) && op->file->direct ? RWF_DSYNC : 0;
 }
 
+/* A write has ended; FUA may still need a flush. */
+static void written(struct by_file_op *op, int result)
+{
+    struct by_file_lane *lane;
+
+    by_file_touched(op->file); /* a failed write may have changed something */
+    if (likely(result != 0 || !(op->req->flags & BY_REQ_FUA))) {
+        by_file_op_end(op, result);
+        return;
+    }
+    if (op->file->direct) {
+        by_file_op_end(op, by_file_poisoned(op->file));
+        return;
+    }
+    lane = by_file_lane_of(op->file, op->req->loop);
+    if (lane) {
+        by_file_sync(lane, op);
+    } else {
+        by_file_op_end(op, -ENOMEM);
+    }
+}
+
 /* ------------------------------------------------------ on a pool thread */
 
 static int read_now(struct by_work *work)
@@ -63,8 +86,10 @@ static int read_now(struct by_work *work)
     return 0;
 }
 
-int by_file_write_now(struct by_file_op *op)
+static int write_now(struct by_work *work)
 {
+    struct by_file_op *op = work->owner;
+
     while (op->left) {
         ssize_t n = pwritev2(op->file->fd, op->iov, op->niov, position(op),
                              write_flags(op));
@@ -83,11 +108,6 @@ int by_file_write_now(struct by_file_op *op)
     return 0;
 }
 
-static int write_now(struct by_work *work)
-{
-    return by_file_write_now(work->owner);
-}
-
 static void read_now_done(struct by_work *work, int result)
 {
     by_file_op_end(work->owner, result);
@@ -95,7 +115,7 @@ static void read_now_done(struct by_work *work, int result)
 
 static void write_now_done(struct by_work *work, int result)
 {
-    by_file_written(work->owner, result);
+    written(work->owner, result);
 }
 
 static void to_pool(struct by_file_op *op)
@@ -146,12 +166,12 @@ static void write_done(struct by_io *io, int result)
         return;
     }
     if (unlikely(result <= 0)) {
-        by_file_written(op, result < 0 ? result : -ENOSPC);
+        written(op, result < 0 ? result : -ENOSPC);
         return;
     }
     by_file_op_advance(op, result);
     if (likely(!op->left)) {
-        by_file_written(op, 0);
+        written(op, 0);
     } else {
         to_ring(op);
     }
@@ -176,59 +196,26 @@ static void to_ring(struct by_file_op *op)
 
 /* ----------------------------------------------------------------- both */
 
-static bool is_small_write(const struct by_file *file,
-                           const struct by_request *req)
+static bool goes_to_pool(const struct by_file *file,
+                         const struct by_request *req)
 {
-    return req->op == BY_OP_WRITE && req->bytes <= BY_FILE_SMALL
-        && !file->direct && file->aio == BY_FILE_AUTO;
-}
-
-static bool covers_pages(const struct by_request *req)
-{
-    return !((req->offset | req->bytes) & (BY_FILE_PAGE - 1));
-}
-
-void by_file_written(struct by_file_op *op, int result)
-{
-    struct by_file_lane *lane;
-
-    by_file_touched(op->file); /* a failed write may have changed something */
-    if (likely(result != 0 || !(op->req->flags & BY_REQ_FUA))) {
-        by_file_op_end(op, result);
-        return;
-    }
-    if (op->file->direct) {
-        by_file_op_end(op, by_file_poisoned(op->file));
-        return;
-    }
-    lane = by_file_lane_of(op->file, op->req->loop);
-    if (lane) {
-        by_file_sync(lane, op);
-    } else {
-        by_file_op_end(op, -ENOMEM);
-    }
+    return unlikely(file->aio == BY_FILE_THREADS)
+        || (req->op == BY_OP_WRITE && req->bytes <= BY_FILE_SMALL
+            && !file->direct && file->aio == BY_FILE_AUTO);
 }
 
 int by_file_rw(struct by_node *node, struct by_request *req)
 {
-    struct by_file *file = by_file_of(node);
-    struct by_file_lane *lane = NULL;
-    bool small = is_small_write(file, req);
     struct by_file_op *op;
 
     if (unlikely(!req->bytes)) {
         return 0;
     }
-    if (small && covers_pages(req)) {
-        lane = by_file_lane_of(file, req->loop);
-    }
     op = by_file_op_new(node, req, true);
     if (unlikely(!op)) {
         return -ENOMEM;
     }
-    if (lane) {
-        by_file_batch_add(lane, op);
-    } else if (unlikely(small || file->aio == BY_FILE_THREADS)) {
+    if (goes_to_pool(op->file, req)) {
         to_pool(op);
     } else {
         to_ring(op);

@@ -135,7 +135,6 @@ class FileDriver(Driver):
                 "regular": self.kind == lib.BY_FILE_REGULAR,
                 "direct": self._access.direct,
                 "alignment": self._limits.request_alignment,
-                "max_batch": max(self.options.aio_max_batch or 0, 0),
             },
         )
 

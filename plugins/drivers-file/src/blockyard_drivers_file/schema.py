@@ -37,7 +37,7 @@ class BlockdevOptionsFile:
     locking: whether the image is locked against other processes (auto).
     aio: threads: a pool of threads; native and io_uring: the loop's ring.  Left
         out, each request takes the faster of the two.
-    aio-max-batch: small writes handed to a thread at once; 0 is the default (0).
+    aio-max-batch: taken and ignored: the iothread's own aio-max-batch decides.
     drop-cache: whether cached pages are dropped when the node is activated (true).
     x-check-cache-dropped: whether it is checked that they are gone (false).
     """
