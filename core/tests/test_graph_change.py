@@ -65,7 +65,10 @@ async def test_reopen_refuses_what_cannot_change(yard: Yard) -> None:
         "Failed to find node with node-name='nope'": visited("mem", nope),
         "Cannot change the option 'size'": visited("mem", "disk", size=512),
         "Option 'size' cannot be reset to its default value": visited("mem", "disk"),
-        "Cannot change the option 'driver'": visited("over", "other", file="disk"),
+        "Cannot change the option 'driver'": visited("mem", "top"),
+        "Cannot set file child to format node without file child": visited(
+            "over", "other", file="disk"
+        ),
         top: visited("over", "top", file="top"),
         "Cannot find device='' nor node-name='nope'": visited("over", "top", file=nope),
         "backing is missing for 'form'": visited("form", "form", file="other"),
