@@ -70,10 +70,17 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def make_image(path: Path) -> None:
-    """1 GiB without holes and without anything that compresses."""
-    with path.open("wb") as file:
+    """1 GiB without holes and without anything that compresses.
+
+    In pieces of 4 KiB: longer ones leave large folios in the page cache, and ext4
+    walks all of a folio's blocks at each small write, which costs every server
+    alike ten times what it does itself (seen on Linux 6.18).
+    """
+    with path.open("wb", buffering=0) as file:
         for _ in range(256):
-            file.write(os.urandom(4 << 20))
+            chunk = os.urandom(4 << 20)
+            for offset in range(0, len(chunk), 4096):
+                file.write(chunk[offset : offset + 4096])
         os.fsync(file.fileno())
 
 
