@@ -105,6 +105,18 @@ async def test_a_cancelled_read_leaves_its_buffer_pinned(yard: Yard) -> None:
 
 
 @anyio_only
+async def test_cancelling_never_leaves_half_a_change(yard: Yard) -> None:
+    for turn in range(30):
+        with anyio.move_on_after(turn * 0.0005):
+            async with await yard.open(
+                driver="form", file={"driver": "over", "file": {"driver": "mem"}}
+            ) as image:
+                await image.read(0, 512)
+                await anyio.sleep(turn * 0.0003)
+        assert not yard.graph.nodes
+
+
+@anyio_only
 async def test_handles_left_open_end_with_the_yard(registry: Any) -> None:
     async with Yard(registry=registry) as yard:
         await yard.open(driver="mem")

@@ -131,7 +131,8 @@ class Graph:
         waiting = [node]
         while waiting:
             each = waiting.pop()
-            if each.name in self.nodes and not each.parents and not each.monitor_owned:
+            known = self.nodes.get(each.name) is each
+            if known and not each.parents and not each.monitor_owned:
                 waiting += await self._close(each)
 
     async def discard(self, nodes: Iterable[Node]) -> None:

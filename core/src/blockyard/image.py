@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import attrs
 
 from blockyard.permission import Perm
@@ -176,5 +177,6 @@ class Image:
         return Statistics(ops, raw.write_highest, raw.in_flight)
 
     async def close(self) -> None:
-        """Give the node up; it ends unless something else uses it."""
-        await self._yard.graph.detach_root(self.root)
+        """Give the node up; it ends unless something else uses it.  Cannot be cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self._yard.graph.detach_root(self.root)

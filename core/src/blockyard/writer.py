@@ -16,13 +16,15 @@ __all__ = ["Writer"]
 class Writer:
     """One task at a time; a task that holds it may take it again.
 
-    Waiters are served in order.
+    Waiters are served in order.  Waiting can be cancelled; a change that has begun
+    cannot, so that it holds whole or not at all.
     """
 
     def __init__(self) -> None:
         self._lock: anyio.Lock | None = None
         self._holder: int | None = None
         self._depth = 0
+        self._shield = anyio.CancelScope(shield=True)
 
     async def __aenter__(self) -> None:
         task = anyio.get_current_task().id
@@ -31,6 +33,8 @@ class Writer:
             self._lock = self._lock or anyio.Lock()
             await self._lock.acquire()
             self._holder = task
+            self._shield = anyio.CancelScope(shield=True)
+            self._shield.__enter__()
         self._depth += 1
 
     async def __aexit__(
@@ -44,3 +48,4 @@ class Writer:
             assert self._lock is not None
             self._holder = None
             self._lock.release()
+            self._shield.__exit__(kind, error, trace)
