@@ -167,9 +167,7 @@ void nbd_stop(struct by_nbd_connection *connection, int result,
     if (!connection->stopping) {
         connection->stopping = true;
         connection->result = result;
-        if (connection->rx_busy) {
-            connection->api->io_cancel(connection->loop, &connection->rx);
-        }
+        nbd_receive_cancel(connection);
     }
     if (!connection->stop_due || due < connection->stop_due) {
         connection->stop_due = due;

@@ -105,6 +105,10 @@ struct by_nbd_connection {
     uint8_t *fill_at;             /* ...here */
     uint64_t fill_left;
     uint64_t drain;               /* bytes to be thrown away first */
+    struct by_io hold;            /* a timer in place of a receive */
+    bool rx_held;                 /* rx_busy is the timer's */
+    bool holding;                 /* the client was behind last time */
+    uint8_t thin_receives;        /* in a row, of hardly any command */
 
     /* send */
     struct by_io tx;
@@ -155,6 +159,7 @@ static inline void nbd_set_in_flight(struct by_nbd_connection *connection,
 /* receive.c */
 void nbd_receive_init(struct by_nbd_connection *connection);
 void nbd_parse_buffer(struct by_nbd_connection *connection);
+void nbd_receive_cancel(struct by_nbd_connection *connection);
 
 /* command.c */
 struct nbd_request *nbd_request_new(struct by_nbd_connection *connection,

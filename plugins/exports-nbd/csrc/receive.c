@@ -8,14 +8,27 @@
  * the payload into the buffer behind it.
  */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "connection.h"
 
 /* From here on a payload is worth a receive of its own that waits for all. */
 #define WAIT_ALL (64 * 1024)
 
+/*
+ * A client that sends as fast as it is answered, and is woken for each reply,
+ * would wake us for each command.  While it has replies enough to read, its
+ * next commands can gather for a moment: nobody waits for them.
+ */
+#define BEHIND  6144              /* bytes in its socket, overhead counted */
+#define THIN    2                 /* commands of a receive, at most */
+#define THIN_ROW 8                /* such receives before we look */
+#define HOLD_NS 40000
+
 static void receive_done(struct by_io *io, int result);
+static void hold_done(struct by_io *io, int result);
 
 void nbd_receive_init(struct by_nbd_connection *connection)
 {
@@ -26,6 +39,18 @@ void nbd_receive_init(struct by_nbd_connection *connection)
     connection->rx.done = receive_done;
     connection->rx.owner = connection;
     connection->rx_msg.msg_iov = connection->rx_iov;
+    connection->hold.size = sizeof(connection->hold);
+    connection->hold.op = BY_IO_TIMER;
+    connection->hold.done = hold_done;
+    connection->hold.owner = connection;
+}
+
+void nbd_receive_cancel(struct by_nbd_connection *connection)
+{
+    if (connection->rx_busy) {
+        connection->api->io_cancel(connection->loop, connection->rx_held
+                                   ? &connection->hold : &connection->rx);
+    }
 }
 
 /* What is left is less than a command: move it to the front. */
@@ -218,7 +243,7 @@ static bool take_command(struct by_nbd_connection *connection)
  * Take what the buffer holds and ask for more.  Called when bytes came and
  * when a request has ended that others waited for.
  */
-void nbd_parse_buffer(struct by_nbd_connection *connection)
+static void parse(struct by_nbd_connection *connection)
 {
     connection->paused = false;
     while (!connection->stopping && connection->start < connection->end) {
@@ -226,6 +251,11 @@ void nbd_parse_buffer(struct by_nbd_connection *connection)
             break;
         }
     }
+}
+
+void nbd_parse_buffer(struct by_nbd_connection *connection)
+{
+    parse(connection);
     arm(connection);
 }
 
@@ -245,9 +275,51 @@ static void received(struct by_nbd_connection *connection, uint64_t count)
     }
 }
 
+/* On TCP this counts what is not acknowledged, and so never holds. */
+static bool is_behind(const struct by_nbd_connection *connection)
+{
+    int bytes = 0;
+
+    return !ioctl(connection->fd, SIOCOUTQ, &bytes) && bytes >= BEHIND;
+}
+
+/* `commands` came with this receive. */
+static void consider_hold(struct by_nbd_connection *connection,
+                          uint64_t commands)
+{
+    if (!connection->holding && (commands > THIN ||
+                                 ++connection->thin_receives < THIN_ROW)) {
+        connection->thin_receives *= commands <= THIN;
+        return;
+    }
+    connection->thin_receives = 0;
+    connection->holding = is_behind(connection);
+    if (connection->holding && !connection->rx_busy) {
+        const struct by_api *api = connection->api;
+
+        connection->rx_busy = connection->rx_held = true;
+        connection->hold.offset = api->loop_now(connection->loop) + HOLD_NS;
+        api->io_submit(connection->loop, &connection->hold);
+    }
+}
+
+static void hold_done(struct by_io *io, int result)
+{
+    struct by_nbd_connection *connection = io->owner;
+
+    (void)result;
+    connection->rx_busy = connection->rx_held = false;
+    if (connection->stopping) {
+        nbd_maybe_end(connection);
+    } else {
+        nbd_parse_buffer(connection);
+    }
+}
+
 static void receive_done(struct by_io *io, int result)
 {
     struct by_nbd_connection *connection = io->owner;
+    uint64_t before;
 
     connection->rx_busy = false;
     if (connection->stopping) {
@@ -263,6 +335,11 @@ static void receive_done(struct by_io *io, int result)
         nbd_stop(connection, result ? result : -ECONNRESET, 10 * NBD_SECOND);
         return;
     }
+    before = connection->stats.requests;
     received(connection, result);
-    nbd_parse_buffer(connection);
+    parse(connection);
+    if (!connection->stopping && !connection->paused) {
+        consider_hold(connection, connection->stats.requests - before);
+    }
+    arm(connection);
 }
