@@ -60,7 +60,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=7, help="runs per daemon and case (7)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one run (2)")
     parser.add_argument(
-        "--image", type=Path, help="raw image to use; overwritten! (a new 1 GiB one)"
+        "--image", type=Path, help="raw image of 1 GiB to use; overwritten! (new ones)"
     )
     parser.add_argument(
         "--no-ceiling", action="store_true", help="leave the server without a disk out"
@@ -69,18 +69,19 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def make_image(path: Path) -> None:
-    """1 GiB without holes and without anything that compresses.
+def make_image(path: Path, piece: int) -> None:
+    """1 GiB without holes and without anything that compresses, written in pieces.
 
-    In pieces of 4 KiB: longer ones leave large folios in the page cache, and ext4
-    walks all of a folio's blocks at each small write, which costs every server
-    alike ten times what it does itself (seen on Linux 6.18).
+    The pieces are as long as the case's requests.  Long ones leave large folios in
+    the page cache, which help long requests; but ext4 walks all of a folio's blocks
+    at each small write, which costs every server alike ten times what it does
+    itself (seen on Linux 6.18).
     """
     with path.open("wb", buffering=0) as file:
         for _ in range(256):
             chunk = os.urandom(4 << 20)
-            for offset in range(0, len(chunk), 4096):
-                file.write(chunk[offset : offset + 4096])
+            for offset in range(0, len(chunk), piece):
+                file.write(chunk[offset : offset + piece])
         os.fsync(file.fileno())
 
 
@@ -113,10 +114,11 @@ def compare(options: argparse.Namespace, cases: list[Case], folder: Path) -> Non
     """Measure and print case by case."""
     servers = [Server.parse(text) for text in options.server] or default_servers()
     ceiling = None if options.no_ceiling else build_ceiling(folder)
-    image = options.image or folder / "bench.img"
-    make_image(image)
     results = []
     for case in cases:
+        image = options.image or folder / f"bench-{case.block}.img"
+        if not options.image and not image.exists():
+            make_image(image, {"4k": 4096, "1m": 1 << 20}[case.block])
         # The server without a disk keeps no CPU figures: it forks, and its null
         # reads are not sent as holes.
         extra = [ceiling] if ceiling and case.node != BY_NAME["null-1m-qd4"].node else []
