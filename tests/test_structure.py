@@ -22,10 +22,8 @@ FLOORS = [
     {"errors", "permission", "request", "native", "_native", "schema"}
     | {"entrypoints", "activation", "trace"},
     {"node", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
-    | {"declaration", "flags", "options", "branches"},
-    {"graph"}
-    | {"root", "topology", "transaction", "writer", "carrier", "refresh", "drain", "opening"}
-    | {"replace", "reopen", "activity", "moving", "info"},
+    | {"declaration", "flags", "branches", "identifier"},
+    {"graph", "changes", "root", "carrier", "info"},
     {"job", "export", "objects", "iothread", "throttlegroup"},
     {"plugins"},
     {"yard", "image", "blocking"},

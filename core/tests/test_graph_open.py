@@ -10,7 +10,7 @@ from blockyard.node import Node
 from blockyard.permission import Perm
 from blockyard.schema import visit
 from blockyard.schema.block import BlockdevOptions
-from blockyard.topology import MAX_DEPTH
+from blockyard.changes.topology import MAX_DEPTH
 from blockyard.yard import Yard
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,6 @@ stays pinned until it has ended, so memory is never reused under it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -19,6 +18,8 @@ from blockyard.errors import InvalidOption, from_errno
 from blockyard.request import BlockStatus, Op, Preallocation, RequestFlags, StatusFlags
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from blockyard.loop import Control, Event
 
 __all__ = ["Access"]

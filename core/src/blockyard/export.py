@@ -25,7 +25,7 @@ from blockyard.errors import (
     PermissionConflict,
     Unsupported,
 )
-from blockyard.opening import identifier_ok
+from blockyard.identifier import identifier_ok
 from blockyard.permission import ALL, Perm
 from blockyard.qmp.event import event
 from blockyard.schema.declare import struct

@@ -14,7 +14,11 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from blockyard import activity, drain, moving, opening, reopen, replace
+from blockyard.changes import activity, drain, moving, opening, reopen, replace
+from blockyard.changes.refresh import ask, refresh
+from blockyard.changes.topology import parent_nodes, roots_of
+from blockyard.changes.transaction import Transaction
+from blockyard.changes.writer import Writer
 from blockyard.errors import (
     BlockyardError,
     Busy,
@@ -25,14 +29,11 @@ from blockyard.errors import (
     Unsupported,
     from_errno,
 )
+from blockyard.identifier import made_up_name
 from blockyard.node import Child, Node
 from blockyard.permission import ALL, NONE, Perm, Role, names
-from blockyard.refresh import ask, refresh
 from blockyard.request import MAX_LENGTH, Preallocation
 from blockyard.root import Root, RootOwner
-from blockyard.topology import parent_nodes, roots_of
-from blockyard.transaction import Transaction
-from blockyard.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -319,7 +320,7 @@ class Graph:
 
     def generated_name(self) -> str:
         """A name for a node that was given none."""
-        while (name := opening.made_up_name(next(self._names))) in self.nodes:
+        while (name := made_up_name(next(self._names))) in self.nodes:
             pass
         return name
 

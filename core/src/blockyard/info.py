@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from blockyard.options import reported
+from blockyard.changes.options import reported
 from blockyard.permission import Role
 from blockyard.request import Op
 

@@ -20,7 +20,7 @@ import anyio.lowlevel
 import attrs
 
 from blockyard.errors import BlockyardError, InvalidOption, NotFound, Unsupported
-from blockyard.opening import identifier_ok
+from blockyard.identifier import identifier_ok
 from blockyard.qmp.event import event
 from blockyard.schema.job import JobInfo, JobStatus, JobStatusChange, JobType, JobVerb
 

@@ -13,7 +13,7 @@ import attrs
 
 from blockyard.entrypoints import implementation
 from blockyard.errors import Busy, InvalidOption, NotFound, Unsupported
-from blockyard.opening import identifier_ok
+from blockyard.identifier import identifier_ok
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from typing import Any
 
 from blockyard.entrypoints import load_object
 from blockyard.errors import InvalidOption
-from blockyard.opening import identifier_ok
+from blockyard.identifier import identifier_ok
 from blockyard.schema.chardevkinds import (
     ChardevCommon,
     ChardevFile,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from blockyard.changes.topology import roots_of
 from blockyard.errors import Busy
 from blockyard.job import Job
 from blockyard.permission import Perm, qapi_names
@@ -13,7 +14,6 @@ from blockyard.qmp.command import command
 from blockyard.schema.block import StrOrNull
 from blockyard.schema.blockgraph import XDbgBlockGraph
 from blockyard.schema.declare import struct
-from blockyard.topology import roots_of
 
 if TYPE_CHECKING:
     from blockyard.node import Child

@@ -10,12 +10,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from blockyard.changes.refresh import ask, refresh
+from blockyard.changes.topology import parent_nodes, sorted_below
+from blockyard.changes.transaction import Transaction
 from blockyard.errors import BlockyardError, Busy, from_errno
 from blockyard.permission import ALL, NONE, Perm, cumulative
-from blockyard.refresh import ask, refresh
 from blockyard.root import Root
-from blockyard.topology import parent_nodes, sorted_below
-from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
     from blockyard.graph import Graph

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from blockyard.topology import above, roots_of
-from blockyard.transaction import Transaction
+from blockyard.changes.topology import above, roots_of
+from blockyard.changes.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from blockyard.changes.options import COMMON, flatten, nested, reported, subtree, without
+from blockyard.changes.refresh import initial, refresh
+from blockyard.changes.replace import attach, detach, retarget
+from blockyard.changes.topology import parent_nodes, reaches, sorted_below
+from blockyard.changes.transaction import Transaction
 from blockyard.errors import BlockyardError, Busy, InvalidOption, from_errno
 from blockyard.flags import Flags, resolve
 from blockyard.node import Child, ChildSpec, Node
-from blockyard.options import COMMON, flatten, nested, reported, subtree, without
 from blockyard.permission import Role
-from blockyard.refresh import initial, refresh
-from blockyard.replace import attach, detach, retarget
-from blockyard.topology import parent_nodes, reaches, sorted_below
-from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

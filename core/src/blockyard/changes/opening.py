@@ -8,19 +8,19 @@ options; then everything is opened, children before parents, because a driver's
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from blockyard.changes.refresh import initial, refresh
+from blockyard.changes.topology import MAX_DEPTH, check_edge
+from blockyard.changes.transaction import Transaction
 from blockyard.entrypoints import implementation
 from blockyard.errors import InvalidOption
 from blockyard.flags import Flags, resolve
+from blockyard.identifier import identifier_ok
 from blockyard.node import Child, ChildSpec, Node
 from blockyard.permission import Role
-from blockyard.refresh import initial, refresh
-from blockyard.topology import MAX_DEPTH, check_edge
-from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "attach_child",
     "child_slots",
-    "identifier_ok",
     "link",
-    "made_up_name",
     "open_tree",
     "unlink",
 ]
@@ -222,17 +220,3 @@ def _name(graph: Graph, node: Node) -> None:
     if len(name.encode()) > _NAME_LIMIT:
         raise InvalidOption("Node name too long")
     node.name = name
-
-
-def identifier_ok(text: str) -> bool:
-    """Whether a user may call something so: a letter, then letters, digits and ``-._``."""
-    return (
-        text.isascii()
-        and text[:1].isalpha()
-        and all(char.isalnum() or char in "-._" for char in text)
-    )
-
-
-def made_up_name(counter: int) -> str:
-    """A name that no user can have given: ``#block057``."""
-    return f"#block{counter}{random.randrange(100):02}"  # noqa: S311

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockyard.changes.topology import connected, roots_of
 from blockyard.errors import Busy
-from blockyard.topology import connected, roots_of
 
 if TYPE_CHECKING:
     from blockyard.graph import Graph

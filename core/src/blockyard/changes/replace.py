@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from blockyard.changes.opening import child_slots, link, open_tree, unlink
+from blockyard.changes.refresh import refresh
+from blockyard.changes.topology import check_edge
+from blockyard.changes.transaction import Transaction
 from blockyard.errors import InvalidOption
 from blockyard.node import Child, Node
-from blockyard.opening import child_slots, link, open_tree, unlink
-from blockyard.refresh import refresh
 from blockyard.root import Root
-from blockyard.topology import check_edge
-from blockyard.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

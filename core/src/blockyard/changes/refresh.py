@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockyard.changes.topology import sorted_below
 from blockyard.errors import PermissionConflict
 from blockyard.permission import Perm, User, check_users, cumulative
-from blockyard.topology import sorted_below
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from blockyard.changes.transaction import Transaction
     from blockyard.node import Child, Node
-    from blockyard.transaction import Transaction
 
 __all__ = ["ask", "initial", "refresh"]
 
