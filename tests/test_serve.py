@@ -85,7 +85,9 @@ def test_a_socket_path_that_cannot_be_is_refused(serve, python, image, tmp_path)
 def test_a_client_that_stays_does_not_keep_it(serve, image):
     with serve("-f", "raw", image) as (_, (uri,)):
         words = ["nbdsh", "-u", uri, "-c", "print('in', flush=True); import time; time.sleep(60)"]
-        client = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        # The system's Python has libnbd's module, whatever is first on our PATH.
+        path = {"PATH": "/usr/bin:/bin"}
+        client = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=path)
         assert client.stdout.readline() == "in\n"
         began = time.monotonic()
     client.kill()
