@@ -55,17 +55,30 @@ class Yard:
     events: EventBus
     loops: Loops
 
-    def __init__(self, *, registry: Registry | None = None, without_ring: bool = False) -> None:
-        """``without_ring``: never use io_uring."""
+    def __init__(
+        self,
+        *,
+        registry: Registry | None = None,
+        without_ring: bool = False,
+        held: bool = False,
+    ) -> None:
+        """``without_ring``: never use io_uring; ``held``: ``accepting`` is not set yet."""
         self.registry = registry or default_registry()
+        #: Set when clients may be accepted: servers wait for it, because a client must not
+        #: meet half of what the command line asks for.  Only the daemon holds it back.
+        self.accepting: anyio.Event
         #: Things of the plugins' own, by a name of theirs; one with an ``async close()``
         #: is closed with the yard, before the nodes.
         self.extra: dict[str, Any] = {}
         self._without_ring = without_ring
+        self._held = held
         self._tasks: TaskGroup
 
     async def __aenter__(self) -> Yard:
         provide_branches(self.registry)
+        self.accepting = anyio.Event()
+        if not self._held:
+            self.accepting.set()
         self.control = Control(without_ring=self._without_ring)
         self.events = EventBus()
         self.loops = Loops(self.control)

@@ -105,6 +105,7 @@ class MonitorObject(Object):
         self._chardev.release()
 
     async def _serve(self) -> None:
+        await self.yard.accepting.wait()
         while True:
             await self.monitor.serve_one()
             if self.options.close_action == MonitorQMPCloseAction.DELETE:

@@ -51,7 +51,7 @@ async def serve(
     """
     # From here on a signal is a wish: it is kept until somebody looks.
     with anyio.open_signal_receiver(*_SIGNALS) as signals:
-        async with Yard() as yard:
+        async with Yard(held=True) as yard:
             await _live(yard, signals, _Plan(options, tracing, pid_file, background))
 
 
@@ -75,6 +75,7 @@ async def _live(yard: Yard, signals: AsyncIterable[object], plan: _Plan) -> None
         gc.enable()
         if plan.pid_file is not None:
             plan.pid_file.create()
+        yard.accepting.set()
         plan.background.ready()
         activation.notify("READY=1")
         _READY("options=%d", len(plan.options))

@@ -158,6 +158,7 @@ class NbdServer:
     async def _accept(self, listener: Listener, scope: anyio.CancelScope) -> None:
         try:
             with scope:
+                await self._yard.accepting.wait()
                 while True:
                     await self._room()
                     await anyio.wait_readable(listener.socket)
