@@ -32,6 +32,11 @@ void by_account(struct by_lane *lane, uint8_t op, uint64_t offset,
     }
 }
 
+void by_account_invalid(struct by_lane *lane, uint8_t op)
+{
+    add(&lane->stats.op[op].invalid, 1);
+}
+
 static inline uint64_t get(const uint64_t *counter)
 {
     return __atomic_load_n(counter, __ATOMIC_RELAXED);

@@ -127,7 +127,8 @@ int by_root_free(struct by_root *root, uint64_t tag);
 int by_drain_begin(struct by_root **roots, uint32_t nroots,
                     struct by_node **nodes, uint32_t nnodes, uint64_t tag);
 /* Let the parked requests in; BY_EVENT_DONE(tag) when every loop has begun
- * to, and the arguments are no longer used.  0 or -ENOMEM. */
+ * to, and the arguments are no longer used.  0, or -ENOMEM with nothing
+ * ended. */
 int by_drain_end(struct by_root **roots, uint32_t nroots,
                  struct by_node **nodes, uint32_t nnodes, uint64_t tag);
 

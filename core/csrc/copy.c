@@ -2,6 +2,10 @@
 /*
  * copy.c - copy a range from one node to another: by the driver when both
  * ends are its own, else by reading and writing a chunk at a time.
+ *
+ * Chunks are requests of their own in both nodes, and the copy lets its range
+ * go meanwhile: a serialising request that waited for it could hold back the
+ * very write that the copy waits for.
  */
 #include <errno.h>
 
@@ -14,6 +18,8 @@ struct by_copying {
     struct by_request inner;
     struct iovec iov;
     void *buffer;
+    uint64_t offset;            /* the request's, which an offloaded write
+                                   to the target leaves changed */
     uint64_t done, now;
     enum { BY_OFFLOADED, BY_READING, BY_WRITING } step;
 };
@@ -25,6 +31,12 @@ static void inner_done(struct by_request *inner, int result)
     by_complete(c->req, result);
 }
 
+/* The copy's own stay in the source. */
+static struct by_tracked *tracked_of(struct by_copying *c)
+{
+    return (struct by_tracked *)c->frame.below;
+}
+
 static int read_chunk(struct by_copying *c)
 {
     uint64_t left = c->req->bytes - c->done;
@@ -33,11 +45,12 @@ static int read_chunk(struct by_copying *c)
     c->now = left < BY_CHUNK ? left : BY_CHUNK;
     c->iov.iov_base = c->buffer;
     c->iov.iov_len = c->now;
-    by_request_init(&c->inner, c->req, BY_OP_READ, c->req->offset + c->done,
+    by_request_init(&c->inner, c->req, BY_OP_READ, c->offset + c->done,
                     c->now, inner_done, c);
     c->inner.iov = &c->iov;
     c->inner.niov = 1;
-    return by_split(c->inode, &c->inner);
+    c->inner.flags |= tracked_of(c)->flags & BY_REQ_SERIALISING;
+    return by_submit(&c->inode->node, &c->inner);
 }
 
 static int write_chunk(struct by_copying *c)
@@ -55,6 +68,7 @@ static int write_chunk(struct by_copying *c)
 
 static int begin_chunks(struct by_copying *c)
 {
+    by_gate_let_go(tracked_of(c));
     c->buffer = by_buffer_get(c->req->loop, BY_CHUNK);
     return c->buffer ? read_chunk(c) : -ENOMEM;
 }
@@ -92,12 +106,14 @@ static int copying_done(struct by_request *req, struct by_frame *frame,
     return result;
 }
 
-static bool can_offload(const struct by_inode *from, const struct by_inode *to)
+static bool can_offload(const struct by_inode *from, const struct by_inode *to,
+                        uint32_t flags)
 {
-    return from->node.ops == to->node.ops
+    return !(flags & BY_REQ_FUA & ~from->node.ops->flags[BY_OP_COPY_RANGE])
+        && from->node.ops == to->node.ops
         && (from->node.ops->serves & BY_OP_BIT(BY_OP_COPY_RANGE))
         && (from->node.ops->capabilities & BY_CAP_ANY_LOOP)
-        && !to->threshold
+        && !__atomic_load_n(&to->threshold, __ATOMIC_RELAXED)
         && !__atomic_load_n(&to->serialising, __ATOMIC_RELAXED);
 }
 
@@ -108,7 +124,7 @@ static int offload(struct by_inode *inode, struct by_request *req)
     struct by_tracked *written;
     int result;
 
-    if (!can_offload(inode, target)) {
+    if (!can_offload(inode, target, req->flags)) {
         return -ENOTSUP;
     }
     written = by_track(target, req);
@@ -136,6 +152,7 @@ int by_copy(struct by_inode *inode, struct by_request *req)
     c->inode = inode;
     c->req = req;
     c->buffer = NULL;
+    c->offset = req->offset;
     c->done = 0;
     c->step = BY_OFFLOADED;
     result = offload(inode, req);

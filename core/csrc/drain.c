@@ -236,10 +236,23 @@ int by_drain_begin(struct by_root **roots, uint32_t nroots,
     return result;
 }
 
+/* As if the end had not been asked for. */
+static void drain_again(const struct by_drain *d)
+{
+    for (uint32_t i = 0; i < d->nroots; i++) {
+        __atomic_add_fetch(&d->roots[i]->quiesced, 1, __ATOMIC_SEQ_CST);
+    }
+    for (uint32_t i = 0; i < d->nnodes; i++) {
+        __atomic_add_fetch(&by_inode(d->nodes[i])->drains, 1,
+                           __ATOMIC_SEQ_CST);
+    }
+}
+
 int by_drain_end(struct by_root **roots, uint32_t nroots,
                  struct by_node **nodes, uint32_t nnodes, uint64_t tag)
 {
     struct by_drain *d = drain_make(roots, nroots, nodes, nnodes);
+    int result;
 
     if (!d) {
         return -ENOMEM;
@@ -252,5 +265,10 @@ int by_drain_end(struct by_root **roots, uint32_t nroots,
     for (uint32_t i = 0; i < nroots; i++) {
         __atomic_sub_fetch(&roots[i]->quiesced, 1, __ATOMIC_SEQ_CST);
     }
-    return by_everywhere(tell_end, ended, d);
+    result = by_everywhere(tell_end, ended, d);
+    if (result < 0) {
+        drain_again(d);
+        free(d);
+    }
+    return result;
 }

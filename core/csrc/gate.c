@@ -38,7 +38,7 @@ static void set_range(struct by_tracked *t, struct by_inode *inode)
 
     switch (t->op) {
     case BY_OP_TRUNCATE:
-        t->length = length;
+        t->lengths = __atomic_load_n(&inode->lengths, __ATOMIC_ACQUIRE);
         t->from = t->offset < length ? t->offset : length;
         t->to = UINT64_MAX;
         break;
@@ -158,7 +158,7 @@ static bool lane_is_alone(const struct by_inode *inode,
 {
     for (int i = 0; i < BY_MAX_LOOPS; i++) {
         const struct by_lane *other = __atomic_load_n(&inode->lanes[i],
-                                                      __ATOMIC_ACQUIRE);
+                                                      __ATOMIC_SEQ_CST);
 
         if (other && other != lane) {
             return false;
@@ -200,7 +200,7 @@ int by_gate(struct by_inode *inode, struct by_request *req)
     struct by_tracked *ahead;
 
     if (likely(!alone && !__atomic_load_n(&inode->serialising,
-                                          __ATOMIC_RELAXED))) {
+                                          __ATOMIC_SEQ_CST))) {
         return by_prepare(inode, req);
     }
     set_range(t, inode);
@@ -254,4 +254,11 @@ void by_gate_leave(struct by_tracked *t)
     if (t->is_serialising) {
         deactivate(t);
     }
+}
+
+void by_gate_let_go(struct by_tracked *t)
+{
+    by_gate_leave(t);
+    t->is_serialising = false;
+    t->waiting = true;
 }

@@ -65,6 +65,7 @@ struct by_inode {               /* "inside a node": the whole of by_node */
     int discard, no_flush, detect_zeroes;
     uint64_t threshold, threshold_tag, tag;
     uint32_t drains;
+    uint32_t lengths;           /* how often the length was set */
 
     uint32_t serialising;       /* requests in active */
     pthread_mutex_t gate;       /* over active and what hangs on it */
@@ -88,10 +89,11 @@ struct by_tracked {
     uint32_t flags, niov;
     uint8_t op;
 
-    bool waiting;               /* at the gate: nobody waits for it */
+    bool waiting;               /* at the gate, or for its own parts:
+                                   nobody waits for it */
     bool is_serialising;
     int error;                  /* met while looking for blockers */
-    uint64_t length;            /* TRUNCATE: the node's, before */
+    uint32_t lengths;           /* TRUNCATE: the node's, before */
     uint32_t blockers;          /* what a serialising one still waits for */
     uint64_t from, to;          /* the range that must not be shared */
     struct by_blocker *blocks;  /* serialising requests that wait for this */
@@ -124,12 +126,32 @@ static inline struct by_lane *by_lane_of(struct by_lane **lanes,
     return likely(lane) ? lane : by_lane_make(lanes, loop);
 }
 
+/* On the lane's loop, while others may read the count; what is left. */
+static inline void by_lane_enter(struct by_lane *lane)
+{
+    __atomic_store_n(&lane->count, lane->count + 1, __ATOMIC_RELAXED);
+    lane->started++;
+}
+
+static inline uint64_t by_lane_leave(struct by_lane *lane)
+{
+    uint64_t left = lane->count - 1;
+
+    __atomic_store_n(&lane->count, left, __ATOMIC_RELAXED);
+    return left;
+}
+
+/* node.c: the node is at least this long; any loop */
+void by_node_grow(struct by_node *node, uint64_t length);
+
 void by_lanes_free(struct by_lane **lanes);
 void by_lanes_stats(struct by_lane *const *lanes, struct by_stats *out);
 
 /* account.c: what one ended request adds to its lane */
 void by_account(struct by_lane *lane, uint8_t op, uint64_t offset,
                 uint64_t bytes, uint64_t began, int result);
+/* One that was refused before it entered. */
+void by_account_invalid(struct by_lane *lane, uint8_t op);
 
 /* request.c */
 struct by_tracked *by_track(struct by_inode *inode, struct by_request *req);
@@ -163,6 +185,8 @@ int by_align(struct by_inode *inode, struct by_request *req);     /* align.c */
 
 /* gate.c: a tracked request that blocks somebody, or that others wait for */
 void by_gate_leave(struct by_tracked *tracked);
+/* Nobody waits for this request any more: its parts pass the gate. */
+void by_gate_let_go(struct by_tracked *tracked);
 /* align.c: does this read or write pass through a buffer of core's? */
 bool by_align_bounces(const struct by_inode *inode,
                       const struct by_request *req);

@@ -3,8 +3,8 @@
  * node.c - a node's life and its settings.
  *
  * Settings change from the control thread while requests run.  Each change
- * writes plain words and then the plans; a request sees the old plan or the
- * new one.  What must not be seen half (children, limits, home) changes only
+ * writes its word and then the plan's; a request sees the old one or the new
+ * one.  What must not be seen half (children, limits, home) changes only
  * while the node is drained.
  */
 #include <errno.h>
@@ -22,7 +22,9 @@ struct by_lane *by_lane_make(struct by_lane **lanes, struct by_loop *loop)
     lane->loop = loop;
     lane->in_flight.next = lane->in_flight.prev = &lane->in_flight;
     lane->parked_end = &lane->parked;
-    __atomic_store_n(&lanes[by_loop_index(loop)], lane, __ATOMIC_RELEASE);
+    /* In one order with the look for serialising requests that follows:
+     * either it finds one, or that one sees the lane (lane_is_alone). */
+    __atomic_store_n(&lanes[by_loop_index(loop)], lane, __ATOMIC_SEQ_CST);
     return lane;
 }
 
@@ -68,7 +70,8 @@ static bool needs_prepare(const struct by_inode *inode, int op)
     }
     switch (op) {
     case BY_OP_WRITE:
-        return inode->detect_zeroes || inode->threshold
+        return inode->detect_zeroes
+            || __atomic_load_n(&inode->threshold, __ATOMIC_RELAXED)
             || (ops->capabilities & BY_CAP_REPEATS_READS);
     case BY_OP_FLUSH:
         return inode->no_flush;
@@ -84,6 +87,13 @@ static bool needs_prepare(const struct by_inode *inode, int op)
     }
 }
 
+/* Requests run meanwhile: nothing else of the plan depends on settings. */
+static void follow_settings(struct by_inode *inode, int op)
+{
+    __atomic_store_n(&inode->plan[op].prepare, needs_prepare(inode, op),
+                     __ATOMIC_RELEASE);
+}
+
 static void make_plan(struct by_inode *inode, int op)
 {
     const struct by_limits *limits = &inode->node.limits;
@@ -94,6 +104,11 @@ static void make_plan(struct by_inode *inode, int op)
         ? limits->request_alignment - 1 : 0;
     plan->memory_mask = has_payload(op) && limits->memory_alignment
         ? limits->memory_alignment - 1 : 0;
+    /* Pieces run beside each other, so they must not share a block. */
+    if (max & plan->align_mask) {
+        max = max > plan->align_mask ? max & ~plan->align_mask
+                                     : plan->align_mask + 1;
+    }
     plan->max_bytes = max ? max : UINT64_MAX;
     plan->max_iov = has_payload(op) && limits->max_iov
         ? limits->max_iov : UINT32_MAX;
@@ -104,8 +119,7 @@ static void make_plan(struct by_inode *inode, int op)
     if (!(inode->node.ops->serves & BY_OP_BIT(BY_OP_FLUSH))) {
         plan->flags |= BY_REQ_FUA; /* nothing to flush: always stable */
     }
-    __atomic_store_n(&plan->prepare, needs_prepare(inode, op),
-                     __ATOMIC_RELEASE);
+    follow_settings(inode, op);
 }
 
 static void make_plans(struct by_inode *inode)
@@ -152,14 +166,34 @@ void by_node_set_limits(struct by_node *node, const struct by_limits *limits)
     make_plans(by_inode(node));
 }
 
+static void report_length(struct by_node *node, uint64_t before,
+                          uint64_t length)
+{
+    by_report(__atomic_load_n(&by_inode(node)->tag, __ATOMIC_RELAXED),
+              BY_EVENT_LENGTH, 0, length, before);
+}
+
 void by_node_set_length(struct by_node *node, uint64_t length)
 {
     uint64_t before = __atomic_exchange_n(&node->length, length,
                                           __ATOMIC_ACQ_REL);
 
+    __atomic_add_fetch(&by_inode(node)->lengths, 1, __ATOMIC_RELEASE);
     if (before != length) {
-        by_report(__atomic_load_n(&by_inode(node)->tag, __ATOMIC_RELAXED),
-                  BY_EVENT_LENGTH, 0, length, before);
+        report_length(node, before, length);
+    }
+}
+
+void by_node_grow(struct by_node *node, uint64_t length)
+{
+    uint64_t before = by_node_length(node);
+
+    while (before < length) {
+        if (__atomic_compare_exchange_n(&node->length, &before, length, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            report_length(node, before, length);
+            return;
+        }
     }
 }
 
@@ -185,20 +219,20 @@ void by_node_set_home(struct by_node *node, struct by_loop *home)
 
 void by_node_set_detect_zeroes(struct by_node *node, int mode)
 {
-    by_inode(node)->detect_zeroes = mode;
-    make_plan(by_inode(node), BY_OP_WRITE);
+    __atomic_store_n(&by_inode(node)->detect_zeroes, mode, __ATOMIC_RELAXED);
+    follow_settings(by_inode(node), BY_OP_WRITE);
 }
 
 void by_node_set_discard(struct by_node *node, bool unmap)
 {
-    by_inode(node)->discard = unmap;
-    make_plan(by_inode(node), BY_OP_DISCARD);
+    __atomic_store_n(&by_inode(node)->discard, unmap, __ATOMIC_RELAXED);
+    follow_settings(by_inode(node), BY_OP_DISCARD);
 }
 
 void by_node_set_no_flush(struct by_node *node, bool no_flush)
 {
-    by_inode(node)->no_flush = no_flush;
-    make_plan(by_inode(node), BY_OP_FLUSH);
+    __atomic_store_n(&by_inode(node)->no_flush, no_flush, __ATOMIC_RELAXED);
+    follow_settings(by_inode(node), BY_OP_FLUSH);
 }
 
 void by_node_set_threshold(struct by_node *node, uint64_t bytes, uint64_t tag)
@@ -207,7 +241,7 @@ void by_node_set_threshold(struct by_node *node, uint64_t bytes, uint64_t tag)
 
     __atomic_store_n(&inode->threshold_tag, tag, __ATOMIC_RELAXED);
     __atomic_store_n(&inode->threshold, bytes, __ATOMIC_RELEASE);
-    make_plan(inode, BY_OP_WRITE);
+    follow_settings(inode, BY_OP_WRITE);
 }
 
 uint64_t by_node_get_threshold(const struct by_node *node)

@@ -17,8 +17,8 @@ static void watch_threshold(struct by_inode *inode,
     if (limit && end > limit
         && __atomic_compare_exchange_n(&inode->threshold, &limit, 0, false,
                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-        by_report(inode->threshold_tag, BY_EVENT_THRESHOLD, 0, end - limit,
-                  limit);
+        by_report(__atomic_load_n(&inode->threshold_tag, __ATOMIC_RELAXED),
+                  BY_EVENT_THRESHOLD, 0, end - limit, limit);
     }
 }
 
@@ -48,7 +48,7 @@ static bool payload_is_zero(const struct by_request *req)
  * guest that changes it meanwhile gains nothing. */
 static void detect_zeroes(struct by_inode *inode, struct by_request *req)
 {
-    int mode = inode->detect_zeroes;
+    int mode = __atomic_load_n(&inode->detect_zeroes, __ATOMIC_RELAXED);
 
     if (mode && payload_is_zero(req)) {
         req->op = BY_OP_WRITE_ZEROES;
@@ -64,15 +64,29 @@ static bool serves(const struct by_inode *inode, uint8_t op)
     return inode->node.ops->serves & BY_OP_BIT(op);
 }
 
+static bool flushes_nothing(const struct by_inode *inode)
+{
+    return __atomic_load_n(&inode->no_flush, __ATOMIC_RELAXED)
+        || !serves(inode, BY_OP_FLUSH);
+}
+
+/* Zeroes may become writes, in part or as a whole. */
+static bool knows_fua(const struct by_inode *inode, uint8_t op)
+{
+    const uint32_t *flags = inode->node.ops->flags;
+
+    return (flags[op] & BY_REQ_FUA)
+        && (op != BY_OP_WRITE_ZEROES || (flags[BY_OP_WRITE] & BY_REQ_FUA));
+}
+
 /* FUA: the driver's, a flush behind, or nothing where flushes are off. */
 static int durable(struct by_inode *inode, struct by_request *req)
 {
-    if (!(req->flags & BY_REQ_FUA)
-        || (inode->node.ops->flags[req->op] & BY_REQ_FUA)) {
+    if (!(req->flags & BY_REQ_FUA) || knows_fua(inode, req->op)) {
         return 0;
     }
     req->flags &= ~BY_REQ_FUA;
-    if (inode->no_flush || !serves(inode, BY_OP_FLUSH)) {
+    if (flushes_nothing(inode)) {
         return 0;
     }
     return by_fua_push(inode, req) ? 0 : -ENOMEM;
@@ -107,6 +121,9 @@ static int prepare_write(struct by_inode *inode, struct by_request *req)
         return serves(inode, BY_OP_WRITE) ? run(inode, req, by_split)
                                           : -ENOTSUP;
     }
+    if (!__atomic_load_n(&inode->discard, __ATOMIC_RELAXED)) {
+        req->flags &= ~BY_REQ_MAY_UNMAP;
+    }
     return run(inode, req, by_zeroes);
 }
 
@@ -118,10 +135,10 @@ int by_prepare(struct by_inode *inode, struct by_request *req)
     case BY_OP_WRITE_ZEROES:
         return prepare_write(inode, req);
     case BY_OP_FLUSH:
-        return inode->no_flush || !serves(inode, BY_OP_FLUSH)
-            ? 0 : by_to_driver(inode, req);
+        return flushes_nothing(inode) ? 0 : by_to_driver(inode, req);
     case BY_OP_DISCARD:
-        return !inode->discard || !serves(inode, BY_OP_DISCARD)
+        return !__atomic_load_n(&inode->discard, __ATOMIC_RELAXED)
+            || !serves(inode, BY_OP_DISCARD)
             ? 0 : run(inode, req, by_split);
     case BY_OP_PREFETCH:
         return serves(inode, BY_OP_PREFETCH) ? by_to_driver(inode, req) : 0;

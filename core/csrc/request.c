@@ -86,7 +86,7 @@ bool by_plan_fits(const struct by_inode *inode, const struct by_request *req)
 {
     const struct by_plan *plan = &inode->plan[req->op];
 
-    if (unlikely(plan->prepare
+    if (unlikely(__atomic_load_n(&plan->prepare, __ATOMIC_RELAXED)
                  | ((req->offset | req->bytes) & plan->align_mask)
                  | (req->bytes > plan->max_bytes)
                  | (req->flags & ~plan->flags)
@@ -103,13 +103,14 @@ static void follow_length(struct by_tracked *tracked)
     uint64_t end = by_end(tracked->offset, tracked->bytes);
 
     if (tracked->op == BY_OP_TRUNCATE) {
-        if (tracked->length == by_node_length(node)) {
+        if (tracked->lengths == __atomic_load_n(&tracked->inode->lengths,
+                                                __ATOMIC_ACQUIRE)) {
             by_node_set_length(node, tracked->offset);
         }
     } else if ((tracked->op == BY_OP_WRITE
                 || tracked->op == BY_OP_WRITE_ZEROES)
                && unlikely(end > by_node_length(node))) {
-        by_node_set_length(node, end);
+        by_node_grow(node, end);
     }
 }
 
@@ -135,7 +136,7 @@ static void leave(struct by_tracked *tracked, int result)
     req->iov = tracked->iov;
     req->niov = tracked->niov;
     req->iov_skip = tracked->iov_skip;
-    if (unlikely(--lane->count == 0 && lane->watched)) {
+    if (unlikely(by_lane_leave(lane) == 0 && lane->watched)) {
         by_drain_lane_empty(lane);
     }
 }
@@ -179,8 +180,7 @@ struct by_tracked *by_track(struct by_inode *inode, struct by_request *req)
     tracked->link.prev = lane->in_flight.prev;
     tracked->link.prev->next = &tracked->link;
     lane->in_flight.prev = &tracked->link;
-    lane->count++;
-    lane->started++;
+    by_lane_enter(lane);
     return tracked;
 }
 
@@ -203,7 +203,7 @@ int by_submit(struct by_node *node, struct by_request *req)
         return -ENOMEM;
     }
     if (likely(by_plan_fits(inode, req)
-               && !__atomic_load_n(&inode->serialising, __ATOMIC_RELAXED))) {
+               && !__atomic_load_n(&inode->serialising, __ATOMIC_SEQ_CST))) {
         result = by_to_driver(inode, req);
     } else {
         result = by_gate(inode, req);

@@ -49,19 +49,25 @@ void by_root_get_stats(const struct by_root *root, struct by_stats *out)
     by_lanes_stats(root->lanes, out);
 }
 
+/* Any loop asks, the control thread changes. */
+static inline bool is(const bool *setting)
+{
+    return __atomic_load_n(setting, __ATOMIC_RELAXED);
+}
+
 uint64_t by_root_length(const struct by_root *root)
 {
-    return by_node_length(&root->inode->node);
+    return by_node_length(by_root_node(root));
 }
 
 const struct by_limits *by_root_limits(const struct by_root *root)
 {
-    return &root->inode->node.limits;
+    return &by_root_node(root)->limits;
 }
 
 struct by_node *by_root_node(const struct by_root *root)
 {
-    return &root->inode->node;
+    return &__atomic_load_n(&root->inode, __ATOMIC_ACQUIRE)->node;
 }
 
 static bool changes(const struct by_request *req)
@@ -75,10 +81,10 @@ static bool changes(const struct by_request *req)
 static int refuse(const struct by_root *root, const struct by_request *req)
 {
     uint64_t length = by_root_length(root);
-    bool grows = root->growable && (req->op == BY_OP_WRITE
+    bool grows = is(&root->growable) && (req->op == BY_OP_WRITE
                                     || req->op == BY_OP_WRITE_ZEROES);
 
-    if (changes(req) && !root->writable) {
+    if (changes(req) && !is(&root->writable)) {
         return -EPERM;
     }
     if (req->op == BY_OP_TRUNCATE) {
@@ -91,10 +97,10 @@ static int refuse(const struct by_root *root, const struct by_request *req)
 int by_root_may_write(const struct by_root *root, uint64_t offset,
                       uint64_t bytes)
 {
-    if (!root->writable) {
+    if (!is(&root->writable)) {
         return -EPERM;
     }
-    return by_range_ok(offset, bytes, root->growable
+    return by_range_ok(offset, bytes, is(&root->growable)
                        ? INT64_MAX : by_root_length(root)) ? 0 : -EIO;
 }
 
@@ -106,7 +112,7 @@ static int rooted_done(struct by_request *req, struct by_frame *frame,
 
     by_account(lane, req->op, req->offset, req->bytes, rooted->began, result);
     req->flags = rooted->flags;
-    if (unlikely(--lane->count == 0 && lane->watched)) {
+    if (unlikely(by_lane_leave(lane) == 0 && lane->watched)) {
         by_drain_lane_empty(lane);
     }
     return result;
@@ -119,14 +125,13 @@ static int enter(struct by_rooted *rooted)
     struct by_request *req = rooted->req;
     int result;
 
-    rooted->lane->count++;
-    rooted->lane->started++;
-    if (root->writethrough && changes(req)) {
+    by_lane_enter(rooted->lane);
+    if (is(&root->writethrough) && changes(req)) {
         req->flags |= BY_REQ_FUA;
     }
     result = refuse(root, req); /* again: parked requests meet a new length */
     if (likely(result == 0)) {
-        result = by_submit(&root->inode->node, req);
+        result = by_submit(by_root_node(root), req);
     }
     if (result != BY_PENDING) {
         rooted_done(req, &rooted->frame, result);
@@ -156,7 +161,7 @@ static struct by_rooted *admit(struct by_root *root, struct by_request *req,
     *result = unlikely(!lane) ? -ENOMEM : refuse(root, req);
     if (unlikely(*result < 0)) {
         if (lane) {
-            lane->stats.op[req->op].invalid++;
+            by_account_invalid(lane, req->op);
         }
         return NULL;
     }

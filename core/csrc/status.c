@@ -110,6 +110,7 @@ static int asking_done(struct by_request *req, struct by_frame *frame,
             return result;
         }
         if ((status->flags & BY_STATUS_RECURSE) && status->owner
+            && status->owner != &a->inode->node /* would never end */
             && !(status->flags & BY_STATUS_ZERO) && status->precise) {
             result = ask_below(a);
             if (result == BY_PENDING) {

@@ -38,7 +38,7 @@ static int write_next(struct by_zeroing *z)
 
         by_request_init(&z->piece, z->req, BY_OP_WRITE, z->offset, now,
                         piece_done, z);
-        z->piece.flags |= BY_REQ_STABLE;
+        z->piece.flags |= BY_REQ_STABLE | (z->req->flags & BY_REQ_FUA);
         z->piece.iov = &by_zero_iov;
         z->piece.niov = 1;
         z->offset += now;
