@@ -10,7 +10,8 @@
  *
  * That is wrong for calls that take long, so
  * - a loop's calls are timed, and a batch that would usually take more than
- *   250 us in a row is spread over several workers from the start;
+ *   250 us in a row is spread over several workers from the start, unless all
+ *   of it would only wait for each other (BY_WORK_TOGETHER);
  * - a loop with calls outstanding looks every 200 us whether a worker has
  *   been in one call for that long, and gives what waits behind it to others
  *   (by_pool_relieve); results that such a worker still holds are delivered.
@@ -136,7 +137,8 @@ static struct worker *give(struct works list)
 
 /* Append to the worker that has the loop's previous batch, if it is likely to
  * get there soon. */
-static bool follow(struct by_loop *loop, struct works list, uint64_t usual)
+static bool follow(struct by_loop *loop, struct works list, uint64_t usual,
+                   bool together)
 {
     struct worker *worker = loop->worker;
     uint64_t begun;
@@ -149,7 +151,8 @@ static bool follow(struct by_loop *loop, struct works list, uint64_t usual)
     begun = atomic_load_explicit(&worker->begun, memory_order_relaxed);
     ok = worker->state == WORKER_BUSY && begun
         && (begun > loop->now || loop->now - begun < long_call)
-        && (worker->todo.count + list.count) * usual < long_batch;
+        && (together
+            || (worker->todo.count + list.count) * usual < long_batch);
     if (ok) {
         by_works_append(&worker->todo, list);
     }
@@ -191,21 +194,34 @@ static struct works take_round(struct by_loop *loop)
     return now;
 }
 
+static bool all_together(struct works list)
+{
+    struct by_work *work = list.head;
+    uint32_t left = list.count;
+
+    while (left && (work->flags & BY_WORK_TOGETHER)) {
+        work = work->next;
+        left--;
+    }
+    return !left;
+}
+
 void by_pool_flush(struct by_loop *loop)
 {
     struct works list = take_round(loop);
     uint64_t usual = atomic_load_explicit(&loop->work_ns,
                                          memory_order_relaxed);
+    bool together = all_together(list);
     uint32_t size;
 
     if (!list.count) {
         return;
     }
     loop->relief_due = loop->now + long_call;
-    if (follow(loop, list, usual)) {
+    if (follow(loop, list, usual, together)) {
         return;
     }
-    size = batch_size(list.count, usual);
+    size = together ? list.count : batch_size(list.count, usual);
     while (list.count) {
         loop->worker = give(by_works_cut(&list, size));
     }

@@ -66,7 +66,7 @@ int by_file_copy(struct by_node *node, struct by_request *req)
     if (!op) {
         return -ENOMEM;
     }
-    by_file_op_work(op, copy_now, copied);
+    by_file_op_work(op, copy_now, copied, 0);
     return BY_PENDING;
 }
 
@@ -94,6 +94,6 @@ int by_file_prefetch(struct by_node *node, struct by_request *req)
     if (!op) {
         return -ENOMEM;
     }
-    by_file_op_work(op, prefetch_now, prefetched);
+    by_file_op_work(op, prefetch_now, prefetched, 0);
     return BY_PENDING;
 }

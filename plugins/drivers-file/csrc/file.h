@@ -88,9 +88,10 @@ void by_file_op_end(struct by_file_op *op, int result);
 /* `bytes` of the payload have been moved. */
 void by_file_op_advance(struct by_file_op *op, uint64_t bytes);
 void by_file_op_zero_rest(struct by_file_op *op);
-/* Run on the pool; done is by_file_op_end or the caller's own. */
+/* Run on the pool; done is by_file_op_end or the caller's own; flags are
+ * BY_WORK_*. */
 void by_file_op_work(struct by_file_op *op, int (*run)(struct by_work *),
-                     void (*done)(struct by_work *, int));
+                     void (*done)(struct by_work *, int), uint32_t flags);
 /* Null when memory is out. */
 struct by_file_lane *by_file_lane_of(struct by_file *file,
                                      struct by_loop *loop);

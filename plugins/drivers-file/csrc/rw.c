@@ -121,9 +121,11 @@ static void write_now_done(struct by_work *work, int result)
 static void to_pool(struct by_file_op *op)
 {
     if (op->req->op == BY_OP_READ) {
-        by_file_op_work(op, read_now, read_now_done);
+        by_file_op_work(op, read_now, read_now_done, 0);
     } else {
-        by_file_op_work(op, write_now, write_now_done);
+        /* Buffered writes to one file take turns at its inode's lock. */
+        by_file_op_work(op, write_now, write_now_done,
+                        op->file->direct ? 0 : BY_WORK_TOGETHER);
     }
 }
 

@@ -236,13 +236,13 @@ int by_file_space(struct by_node *node, struct by_request *req)
     __atomic_add_fetch(&op->file->generation, 1, __ATOMIC_SEQ_CST);
     switch (req->op) {
     case BY_OP_DISCARD:
-        by_file_op_work(op, discard, space_done);
+        by_file_op_work(op, discard, space_done, 0);
         break;
     case BY_OP_WRITE_ZEROES:
-        by_file_op_work(op, write_zeroes, space_done);
+        by_file_op_work(op, write_zeroes, space_done, 0);
         break;
     default:
-        by_file_op_work(op, truncate_now, space_done);
+        by_file_op_work(op, truncate_now, space_done, 0);
     }
     return BY_PENDING;
 }

@@ -130,6 +130,6 @@ int by_file_status(struct by_node *node, struct by_request *req)
     }
     op->found.generation = __atomic_load_n(&file->generation,
                                            __ATOMIC_SEQ_CST);
-    by_file_op_work(op, find, found);
+    by_file_op_work(op, find, found, 0);
     return BY_PENDING;
 }

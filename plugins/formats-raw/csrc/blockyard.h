@@ -299,6 +299,10 @@ struct by_poller {
     void *owner;
 };
 
+/* by_work.flags: calls that would only wait for each other (small writes to
+ * one file queue at its inode's lock) run one after another on one thread. */
+#define BY_WORK_TOGETHER 0x1u
+
 /* A call that may block or burn: run on a pool thread, done on the loop. */
 struct by_work {
     struct by_work *next;    /* the pool's */
@@ -307,7 +311,7 @@ struct by_work {
     void *owner;
     struct by_loop *loop;    /* the pool's */
     int result;              /* the pool's */
-    uint32_t reserved;
+    uint32_t flags;          /* BY_WORK_* */
 };
 
 /* --------------------------------------------------------------- events */
