@@ -51,6 +51,19 @@ def test_a_stale_pid_file_is_replaced(start: Callable[..., Any], tmp_path: Path)
     wait_for(lambda: (tmp_path / "pid").read_text() == f"{daemon.process.pid}\n")
 
 
+def test_a_pid_file_that_cannot_be_written_is_left_alone(once: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pid")
+    # With a reader, a FIFO opens; truncating it fails, as of a device.
+    reader = os.open(tmp_path / "pid", os.O_RDONLY | os.O_NONBLOCK)
+    done = once("--pidfile", "pid")
+    os.close(reader)
+
+    assert done.stderr == (
+        "blockyard-daemon: cannot create PID file: Failed to truncate pid file: Invalid argument\n"
+    )
+    assert (tmp_path / "pid").is_fifo()
+
+
 def test_the_pid_file_comes_after_everything_else(once: Any, tmp_path: Path) -> None:
     once("--pidfile", "pid", "--chardev", "nix,id=x")
 

@@ -70,9 +70,14 @@ class PidFile:
         :raises BlockyardError: if it cannot be made, or another process has it locked.
         """
         try:
-            self._fd = self._open_locked()
-            os.ftruncate(self._fd, 0)
-            os.write(self._fd, f"{os.getpid()}\n".encode())
+            fd = self._open_locked()
+            try:
+                _write_number(fd)
+            except BlockyardError:
+                # What cannot be written (a device, a full disk) is not ours to remove.
+                os.close(fd)
+                raise
+            self._fd = fd
             # The daemon may change its folder later.
             self._path = os.path.realpath(self._path)
         except BlockyardError as error:
@@ -112,3 +117,15 @@ class PidFile:
         except OSError as error:
             raise from_os_error(error, f"Could not create '{self._path}'") from error
         return fd
+
+
+def _write_number(fd: int) -> None:
+    """Our process id, instead of what the file holds."""
+    try:
+        os.ftruncate(fd, 0)
+    except OSError as error:
+        raise from_os_error(error, "Failed to truncate pid file") from error
+    try:
+        os.write(fd, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        raise from_os_error(error, "Failed to write pid file") from error
