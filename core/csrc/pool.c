@@ -149,8 +149,9 @@ static bool follow(struct by_loop *loop, struct works list, uint64_t usual,
     }
     pthread_mutex_lock(&worker->lock);
     begun = atomic_load_explicit(&worker->begun, memory_order_relaxed);
-    ok = worker->state == WORKER_BUSY && begun
-        && (begun > loop->now || loop->now - begun < long_call)
+    /* Not begun: it is about to look at its list once more. */
+    ok = worker->state == WORKER_BUSY
+        && (!begun || begun > loop->now || loop->now - begun < long_call)
         && (together
             || (worker->todo.count + list.count) * usual < long_batch);
     if (ok) {

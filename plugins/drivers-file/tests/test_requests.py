@@ -221,7 +221,7 @@ def test_zeroes_are_allocated_unless_they_may_be_unmapped(image: Path, in_yard: 
         return image.stat().st_blocks * 512
 
     async def check(yard: Any) -> None:
-        async with await yard.open(driver="file", filename=str(image)) as disk:
+        async with await yard.open(driver="file", filename=str(image), discard="unmap") as disk:
             await disk.flush()
             full = allocated()
             await disk.write_zeroes(0, 512 * KIB)
