@@ -153,8 +153,11 @@ static int zero_device(struct by_file_op *op)
 static int write_zeroes(struct by_work *work)
 {
     struct by_file_op *op = work->owner;
+    bool grows = !by_range_ok(op->req->offset, op->req->bytes,
+                              by_node_length(op->node));
 
-    if (op->req->flags & BY_REQ_MAY_UNMAP) {
+    /* A hole behind the end would leave the file as short as it was. */
+    if ((op->req->flags & BY_REQ_MAY_UNMAP) && !grows) {
         int result = zero_and_free(op);
 
         if (result != -ENOTSUP) {
@@ -199,10 +202,13 @@ static int truncate_now(struct by_work *work)
     return result;
 }
 
-/* A node's length counts in sectors, as QEMU's does. */
-static uint64_t whole_sectors(uint64_t bytes)
+/* A node's length counts in sectors, as QEMU's does; a device's stays. */
+static uint64_t length_after(const struct by_file_op *op)
 {
-    return (bytes + BY_FILE_SECTOR - 1) & ~(uint64_t)(BY_FILE_SECTOR - 1);
+    return op->file->regular
+        ? (op->req->offset + BY_FILE_SECTOR - 1)
+              & ~(uint64_t)(BY_FILE_SECTOR - 1)
+        : by_node_length(op->node);
 }
 
 /* ------------------------------------------------------------------- ends */
@@ -218,17 +224,20 @@ static void space_done(struct by_work *work, int result)
         count_discard(file, op->req->bytes, result);
         result = result == -ENOTSUP ? 0 : result; /* it was but a hint */
     }
-    if (op->req->op == BY_OP_TRUNCATE && file->regular && result == 0) {
-        by_file_api->node_set_length(op->node,
-                                     whole_sectors(op->req->offset));
+    if (op->req->op == BY_OP_TRUNCATE && result == 0) {
+        by_file_api->node_set_length(op->node, length_after(op));
     }
     by_file_op_end(op, result);
 }
 
 int by_file_space(struct by_node *node, struct by_request *req)
 {
-    struct by_file_op *op = by_file_op_new(node, req, false);
+    struct by_file_op *op;
 
+    if (!req->bytes && req->op != BY_OP_TRUNCATE) {
+        return 0; /* which fallocate refuses */
+    }
+    op = by_file_op_new(node, req, false);
     if (!op) {
         return -ENOMEM;
     }
