@@ -50,9 +50,11 @@ def run(driver, work, backend="asyncio", **options):
     """Open ``driver`` and run ``work(image)`` on it."""
 
     async def main():
-        async with Yard(registry=registry_of(driver)) as yard:
-            async with await yard.open({"driver": "memory", **options}) as image:
-                return await work(image)
+        async with (
+            Yard(registry=registry_of(driver)) as yard,
+            await yard.open({"driver": "memory", **options}) as image,
+        ):
+            return await work(image)
 
     async def bounded():
         with anyio.fail_after(20):

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from blockyard.changes.topology import MAX_DEPTH
 from blockyard.errors import BlockyardError, Busy, InvalidOption, NotFound
 from blockyard.node import Node
 from blockyard.permission import Perm
 from blockyard.schema import visit
 from blockyard.schema.block import BlockdevOptions
-from blockyard.changes.topology import MAX_DEPTH
 from blockyard.yard import Yard
 
 pytestmark = pytest.mark.anyio

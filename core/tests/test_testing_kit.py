@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conformance kit finds what is wrong, and only that."""
 
+from typing import ClassVar
+
 import anyio
 import pytest
 
@@ -106,7 +108,7 @@ class Leaking(Right):
         self.kept.append(self.file)
         return await super().open()
 
-    kept: list = []
+    kept: ClassVar[list] = []
 
 
 class Growing(Right):

@@ -133,9 +133,7 @@ def test_chardev_add_answers_the_pty(client: Any) -> None:
 
 def test_a_file_gets_the_output(start: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "commands").write_bytes(VERSION)
-    daemon = start(
-        "--chardev", "file,id=f,path=out,input-path=commands", "--monitor", "f", count=1
-    )
+    daemon = start("--chardev", "file,id=f,path=out,input-path=commands", "--monitor", "f", count=1)
     daemon.client().run("quit")
     daemon.wait()
 
@@ -388,9 +386,10 @@ def check_change_and_remove(client: Any) -> None:
     assert client.run("chardev-change", id="n", backend={"type": "ringbuf", "data": {}}) == {}
     assert client.run("ringbuf-read", device="n", size=5) == ""
     assert client.error("chardev-change", id="x", backend=null) == "Chardev 'x' does not exist"
-    assert client.error(
-        "chardev-change", id="c0", backend=null
-    ) == "Chardev user does not support chardev hotswap"
+    assert (
+        client.error("chardev-change", id="c0", backend=null)
+        == "Chardev user does not support chardev hotswap"
+    )
     assert client.run("chardev-send-break", id="n") == {}
     assert client.error("chardev-send-break", id="x") == "Chardev 'x' not found"
     assert client.run("chardev-remove", id="n") == {}

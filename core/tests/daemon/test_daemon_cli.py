@@ -201,9 +201,9 @@ def test_a_monitor_has_an_id(start: Callable[..., Any]) -> None:
     client = start("--chardev", "null,id=n", "--monitor", "chardev=n,id=mon,pretty=on").client()
 
     assert client.run("qom-get", path="/objects/mon", property="type") == "monitor-qmp"
-    assert client.error(
-        "object-del", id="compat_monitor0"
-    ) == "Cannot delete the current QMP monitor"
+    assert (
+        client.error("object-del", id="compat_monitor0") == "Cannot delete the current QMP monitor"
+    )
     client.run("object-del", id="mon")
     client.run("chardev-remove", id="n")
 

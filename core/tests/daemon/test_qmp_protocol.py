@@ -20,8 +20,9 @@ def test_greeting_says_version_and_capabilities(start: Callable[..., Any]) -> No
     greeting = start().connect().read()["QMP"]
 
     assert greeting["capabilities"] == ["oob"]
-    assert dict(zip(("major", "minor", "micro"), INTERFACE, strict=True)) == (
-        greeting["version"]["qemu"]
+    assert (
+        dict(zip(("major", "minor", "micro"), INTERFACE, strict=True))
+        == (greeting["version"]["qemu"])
     )
     assert greeting["version"]["package"].startswith("Blockyard ")
 

@@ -122,9 +122,7 @@ class MonitorObject(Object):
             "chardev": Property(
                 type="string", get=lambda: self.options.chardev, set=self._ignore_chardev
             ),
-            "pretty": Property(
-                type="bool", get=lambda: self.monitor.pretty, set=self._set_pretty
-            ),
+            "pretty": Property(type="bool", get=lambda: self.monitor.pretty, set=self._set_pretty),
             "close-action": Property(
                 type="MonitorQMPCloseAction",
                 get=lambda: self.options.close_action or MonitorQMPCloseAction.NONE,

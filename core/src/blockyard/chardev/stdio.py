@@ -73,8 +73,14 @@ class StdioChardev(Chardev):
         before = termios.tcgetattr(0)
         mode: list[Any] = termios.tcgetattr(0)
         mode[0] &= ~(
-            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
-            | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+            termios.IGNBRK
+            | termios.BRKINT
+            | termios.PARMRK
+            | termios.ISTRIP
+            | termios.INLCR
+            | termios.IGNCR
+            | termios.ICRNL
+            | termios.IXON
         )
         mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN)
         if self.options.signal is False:

@@ -67,9 +67,7 @@ async def chardev_add(yard: Yard, args: ChardevAddArguments) -> ChardevReturn:
 @command("chardev-change", args=ChardevAddArguments, returns=ChardevReturn)
 async def chardev_change(yard: Yard, args: ChardevAddArguments) -> ChardevReturn:
     """Put another chardev in the place of one."""
-    made = await chardevs_of(yard).change(
-        args.id, args.backend.type.value, args.backend.u.data
-    )
+    made = await chardevs_of(yard).change(args.id, args.backend.type.value, args.backend.u.data)
     return ChardevReturn(pty=made.pty)
 
 

@@ -83,9 +83,7 @@ async def qom_get(yard: Yard, args: QomGetArguments) -> Any:
 
 
 @command("qom-list-get", args=QomListGetArguments, returns=list[ObjectPropertiesValues])
-async def qom_list_get(
-    yard: Yard, args: QomListGetArguments
-) -> list[ObjectPropertiesValues]:
+async def qom_list_get(yard: Yard, args: QomListGetArguments) -> list[ObjectPropertiesValues]:
     """The properties of several objects, with values."""
     root = places(yard)
     return [ObjectPropertiesValues(properties=_values(resolve(root, p))) for p in args.paths]

@@ -50,8 +50,7 @@ class Place:
 def places(yard: Yard) -> Place:
     """The tree as it is now, from the root."""
     objects = [
-        (each.id, each.type.name, _object_properties(each.properties()))
-        for each in yard.objects
+        (each.id, each.type.name, _object_properties(each.properties())) for each in yard.objects
     ]
     chardevs = [
         (each.label, f"chardev-{each.type.name}", _chardev_properties(each.properties()))
@@ -106,9 +105,7 @@ def _container(path: str, children: dict[str, Place]) -> Place:
     return Place(path or "/", "container", {**_type("container"), **links}, children)
 
 
-def _leaves(
-    folder: str, found: list[tuple[str, str, dict[str, QomProperty]]]
-) -> dict[str, Place]:
+def _leaves(folder: str, found: list[tuple[str, str, dict[str, QomProperty]]]) -> dict[str, Place]:
     return {
         name: Place(f"{folder}/{name}", kind, {**_type(kind), **properties})
         for name, kind, properties in found

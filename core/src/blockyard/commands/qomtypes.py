@@ -72,9 +72,7 @@ async def qom_list_types(yard: Yard, args: QomListTypesArguments) -> list[Object
     ]
 
 
-@command(
-    "qom-list-properties", args=QomListPropertiesArguments, returns=list[ObjectPropertyInfo]
-)
+@command("qom-list-properties", args=QomListPropertiesArguments, returns=list[ObjectPropertyInfo])
 async def qom_list_properties(
     yard: Yard, args: QomListPropertiesArguments
 ) -> list[ObjectPropertyInfo]:

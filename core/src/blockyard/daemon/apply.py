@@ -99,9 +99,7 @@ class Options:
         from blockyard.schema.qom import ObjectOptions
 
         properties = MonitorQMPProperties(chardev=chardev, pretty=pretty)
-        await self._yard.objects.add(
-            ObjectOptions(qom_type="monitor-qmp", id=label, u=properties)
-        )
+        await self._yard.objects.add(ObjectOptions(qom_type="monitor-qmp", id=label, u=properties))
 
     async def passed_monitor(self, fd: int) -> None:
         """Serve QMP on a listening socket that was passed."""

@@ -45,9 +45,7 @@ def command(
     """
 
     def decorate(function: _F) -> _F:
-        record = CommandType(
-            name=name, args=args, returns=returns, features=features, run=function
-        )
+        record = CommandType(name=name, args=args, returns=returns, features=features, run=function)
         function.__qmp_command__ = record  # type: ignore[attr-defined]
         return function
 

@@ -81,9 +81,7 @@ class Session:
         :raises CommandNotFound: if that has been done already.
         """
         if self.negotiated:
-            raise CommandNotFound(
-                "Capabilities negotiation is already complete, command ignored"
-            )
+            raise CommandNotFound("Capabilities negotiation is already complete, command ignored")
         self.oob = "oob" in capabilities
         self.negotiated = True
 
@@ -162,9 +160,7 @@ class Session:
         try:
             name = command_name(message, oob=self.oob)
             if not self.negotiated:
-                raise CommandNotFound(
-                    "Expecting capabilities negotiation with 'qmp_capabilities'"
-                )
+                raise CommandNotFound("Expecting capabilities negotiation with 'qmp_capabilities'")
             self._dispatcher.find(name)
         except BlockyardError as error:
             return error

@@ -210,6 +210,19 @@ def _first_init(self: Any, /, *args: Any, **kwargs: Any) -> None:
     type(self).__init__(self, *args, **kwargs)
 
 
+def _repr(self: Any) -> str:
+    values = ", ".join(f"{a.name}={getattr(self, a.name)!r}" for a in attrs.fields(type(self)))
+    return f"{type(self).__qualname__}({values})"
+
+
+def _eq(self: Any, other: object) -> bool:
+    if type(other) is not type(self):
+        return NotImplemented
+    return all(
+        getattr(self, a.name) == getattr(other, a.name) for a in attrs.fields(type(self))
+    )
+
+
 def _realise(cls: type) -> None:
     """Make ``cls`` an attrs class, once."""
     from blockyard.schema.shape import attribute_types
@@ -219,7 +232,8 @@ def _realise(cls: type) -> None:
             return
         cls.__annotations__ = attribute_types(cls)
         del cls.__attrs_attrs__, cls.__init__  # type: ignore[attr-defined,misc]
-        attrs.define(cls, these=_fields(cls), slots=False, kw_only=True)
+        # attrs would write and compile repr and eq for each class anew.
+        attrs.define(cls, these=_fields(cls), slots=False, kw_only=True, repr=False, eq=False)
 
 
 def _fields(cls: type) -> dict[str, Any]:
@@ -237,6 +251,9 @@ def _declare(cls: type[_T], info: TypeInfo) -> type[_T]:
     cls.__qapi__ = info  # type: ignore[attr-defined]
     cls.__attrs_attrs__ = _Deferred()  # type: ignore[attr-defined]
     cls.__init__ = _first_init  # type: ignore[assignment]
+    cls.__repr__ = _repr  # type: ignore[assignment]
+    cls.__eq__ = _eq  # type: ignore[assignment]
+    cls.__hash__ = None  # type: ignore[assignment]
     return cls
 
 
