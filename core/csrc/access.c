@@ -66,14 +66,9 @@ static void request_done(struct by_request *req, int result)
 static int enter(struct by_calling *call)
 {
     struct by_request *req = &call->req;
-    int result = 0;
 
     if (req->op == BY_OP_COPY_RANGE) {
-        result = by_root_may_write(call->target, req->u.copy.target_offset,
-                                   req->bytes);
-    }
-    if (result < 0) {
-        return result;
+        return by_root_copy(call->root, call->target, req, call->inner);
     }
     if (!call->inner) {
         return by_root_submit(call->root, req);
@@ -130,7 +125,6 @@ static void fill_operation(struct by_calling *call,
         break;
     case BY_OP_COPY_RANGE:
         call->target = access->target;
-        req->u.copy.target = by_root_node(access->target);
         req->u.copy.target_offset = access->target_offset;
         break;
     case BY_OP_TRUNCATE:

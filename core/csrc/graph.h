@@ -216,9 +216,9 @@ int by_hop(struct by_inode *inode, struct by_request *req);
 int by_root_submit(struct by_root *root, struct by_request *req);
 /* The same for a request that a drain must not park. */
 int by_root_enter(struct by_root *root, struct by_request *req);
-/* 0, or why the root's owner may not write there. */
-int by_root_may_write(const struct by_root *root, uint64_t offset,
-                      uint64_t bytes);
+/* COPY_RANGE to where `target` stands, which a drain of either holds. */
+int by_root_copy(struct by_root *root, struct by_root *target,
+                 struct by_request *req, bool inner);
 uint64_t by_root_length(const struct by_root *root);
 const struct by_limits *by_root_limits(const struct by_root *root);
 struct by_node *by_root_node(const struct by_root *root);

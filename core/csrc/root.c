@@ -12,6 +12,8 @@ struct by_rooted {
     struct by_frame frame;
     struct by_root *root;
     struct by_lane *lane;
+    struct by_root *target;     /* COPY_RANGE: where it writes; else null */
+    struct by_lane *target_lane;
     struct by_request *req;
     struct by_rooted *next;     /* parked */
     uint64_t began;
@@ -94,14 +96,21 @@ static int refuse(const struct by_root *root, const struct by_request *req)
         ? 0 : -EIO;
 }
 
-int by_root_may_write(const struct by_root *root, uint64_t offset,
-                      uint64_t bytes)
+static int may_write(const struct by_root *root, uint64_t offset,
+                     uint64_t bytes)
 {
     if (!is(&root->writable)) {
         return -EPERM;
     }
     return by_range_ok(offset, bytes, is(&root->growable)
                        ? INT64_MAX : by_root_length(root)) ? 0 : -EIO;
+}
+
+static void leave(struct by_lane *lane)
+{
+    if (unlikely(by_lane_leave(lane) == 0 && lane->watched)) {
+        by_drain_lane_empty(lane);
+    }
 }
 
 static int rooted_done(struct by_request *req, struct by_frame *frame,
@@ -112,10 +121,24 @@ static int rooted_done(struct by_request *req, struct by_frame *frame,
 
     by_account(lane, req->op, req->offset, req->bytes, rooted->began, result);
     req->flags = rooted->flags;
-    if (unlikely(by_lane_leave(lane) == 0 && lane->watched)) {
-        by_drain_lane_empty(lane);
+    leave(lane);
+    if (unlikely(rooted->target)) {
+        leave(rooted->target_lane);
     }
     return result;
+}
+
+/* Both ends of a copy are in use; the target's node is the root's of now. */
+static int enter_target(struct by_rooted *rooted)
+{
+    struct by_request *req = rooted->req;
+
+    by_lane_enter(rooted->target_lane);
+    if (is(&rooted->target->writethrough)) {
+        req->flags |= BY_REQ_FUA;
+    }
+    req->u.copy.target = by_root_node(rooted->target);
+    return may_write(rooted->target, req->u.copy.target_offset, req->bytes);
 }
 
 /* The frame is pushed and the request counts as in flight from here on. */
@@ -130,6 +153,11 @@ static int enter(struct by_rooted *rooted)
         req->flags |= BY_REQ_FUA;
     }
     result = refuse(root, req); /* again: parked requests meet a new length */
+    if (unlikely(rooted->target)) {
+        int other = enter_target(rooted);
+
+        result = result ? result : other;
+    }
     if (likely(result == 0)) {
         result = by_submit(by_root_node(root), req);
     }
@@ -140,14 +168,30 @@ static int enter(struct by_rooted *rooted)
     return result;
 }
 
-static int park(struct by_rooted *rooted)
+static int park(struct by_rooted *rooted, struct by_lane *lane)
 {
-    struct by_lane *lane = rooted->lane;
-
     rooted->next = NULL;
     *lane->parked_end = rooted;
     lane->parked_end = &rooted->next;
     return BY_PENDING;
+}
+
+static inline bool is_closed(const struct by_root *root)
+{
+    return __atomic_load_n(&root->quiesced, __ATOMIC_ACQUIRE);
+}
+
+/* A copy waits at one end while it is closed, then looks at the other again,
+ * and never keeps one busy while it waits at the other. */
+static int try_to_enter(struct by_rooted *rooted)
+{
+    if (unlikely(is_closed(rooted->root))) {
+        return park(rooted, rooted->lane);
+    }
+    if (unlikely(rooted->target && is_closed(rooted->target))) {
+        return park(rooted, rooted->target_lane);
+    }
+    return enter(rooted);
 }
 
 /* Null with *result set when the request cannot enter. */
@@ -173,6 +217,7 @@ static struct by_rooted *admit(struct by_root *root, struct by_request *req,
     }
     rooted->root = root;
     rooted->lane = lane;
+    rooted->target = NULL;
     rooted->req = req;
     rooted->began = by_loop_now(req->loop);
     rooted->flags = req->flags;
@@ -187,9 +232,8 @@ int by_root_submit(struct by_root *root, struct by_request *req)
     if (unlikely(!rooted)) {
         return result;
     }
-    if (unlikely(__atomic_load_n(&root->quiesced, __ATOMIC_ACQUIRE)
-                 || rooted->lane->parked)) {
-        return park(rooted);
+    if (unlikely(is_closed(root) || rooted->lane->parked)) {
+        return park(rooted, rooted->lane);
     }
     return enter(rooted);
 }
@@ -202,11 +246,30 @@ int by_root_enter(struct by_root *root, struct by_request *req)
     return rooted ? enter(rooted) : result;
 }
 
+int by_root_copy(struct by_root *root, struct by_root *target,
+                 struct by_request *req, bool inner)
+{
+    struct by_lane *lane = by_lane_of(target->lanes, req->loop);
+    int result = lane ? may_write(target, req->u.copy.target_offset,
+                                  req->bytes) : -ENOMEM;
+    struct by_rooted *rooted;
+
+    if (result < 0) {
+        return result;
+    }
+    rooted = admit(root, req, &result);
+    if (!rooted) {
+        return result;
+    }
+    rooted->target = target;
+    rooted->target_lane = lane;
+    return inner ? enter(rooted) : try_to_enter(rooted);
+}
+
 /* In order, until the last one or the next drain. */
 void by_root_unpark(struct by_root *root, struct by_lane *lane)
 {
-    while (lane->parked
-           && !__atomic_load_n(&root->quiesced, __ATOMIC_ACQUIRE)) {
+    while (lane->parked && !is_closed(root)) {
         struct by_rooted *rooted = lane->parked;
         struct by_request *req = rooted->req;
         int result;
@@ -215,7 +278,7 @@ void by_root_unpark(struct by_root *root, struct by_lane *lane)
         if (!lane->parked) {
             lane->parked_end = &lane->parked;
         }
-        result = enter(rooted);
+        result = try_to_enter(rooted);
         if (result != BY_PENDING) {
             by_complete(req, result);
         }

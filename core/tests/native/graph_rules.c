@@ -19,6 +19,14 @@ static int copy_wait(struct world *w, uint64_t from, uint64_t to,
     return by_access_wait(w->root, false, &access, NULL);
 }
 
+static struct by_stats stats_of(struct by_node *node)
+{
+    struct by_stats stats;
+
+    by_node_get_stats(node, &stats);
+    return stats;
+}
+
 /* The root stands on the memory itself. */
 static void open_bare(struct world *w, const struct by_node_ops *ops,
                       uint32_t align, bool later)
@@ -210,6 +218,43 @@ static void test_a_length_inside_a_block(void)
     close_world(&w);
 }
 
+/* A copy writes to its target, so that one's drain holds it as well, and it
+ * goes to the node that the target's root has in the end. */
+static void test_a_drained_target_holds_a_copy(void)
+{
+    struct world w, other;
+    struct by_event event;
+    struct by_access access = {
+        .op = BY_OP_COPY_RANGE, .bytes = 4096, .tag = 40,
+    };
+
+    for (int later = 0; later < 2; later++) {
+        open_bare(&w, &busy_ops, 0, later);
+        open_bare(&other, &busy_ops, 0, later);
+        access.target = other.root;
+        memset(w.memory.bytes, 9, 4096);
+        CHECK(by_drain_begin(&other.root, 1, &other.top, 1, 41) == 0);
+        wait_event(41, 0);
+        CHECK(by_access_start(w.root, false, &access, NULL) == 0);
+        CHECK(by_drain_begin(&w.root, 1, &w.base, 1, 42) == 0);
+        wait_event(42, 0);
+        CHECK(by_drain_end(&w.root, 1, &w.base, 1, 43) == 0);
+        wait_event(43, 0);
+        CHECK(other.memory.done[BY_OP_WRITE] == 0);
+        by_root_set_node(other.root, other.top);
+        CHECK(by_drain_end(&other.root, 1, &other.top, 1, 44) == 0);
+        for (int left = 2; left; left--) {
+            event = next_event();
+            CHECK(event.result == 0 && (event.tag == 40 || event.tag == 44));
+        }
+        CHECK(other.memory.done[BY_OP_WRITE] == 1);
+        CHECK(!memcmp(w.memory.bytes, other.memory.bytes, 4096));
+        CHECK(stats_of(other.top).op[BY_OP_WRITE].done == 1);
+        close_world(&w);
+        close_world(&other);
+    }
+}
+
 /* ---- block status */
 
 static struct by_block_status told;
@@ -276,6 +321,7 @@ int main(int argc, char **argv)
         TEST(a_refused_copy_is_made_by_hand),
         TEST(a_copy_and_a_rewrite_of_both_its_ends),
         TEST(a_durable_copy_is_flushed),
+        TEST(a_drained_target_holds_a_copy),
         TEST(durable_zeroes_that_fall_back_are_flushed),
         TEST(ignored_discards_unmap_nothing),
         TEST(limits_between_blocks),
