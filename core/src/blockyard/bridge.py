@@ -328,22 +328,39 @@ async def _open(driver: PythonDriver) -> Opened:
     """``driver.open()``; what is no error of ours becomes one, at this border."""
     name = driver.type.name
     try:
-        return await driver.open()
+        opened = await driver.open()
+        _check_opened(opened)
     except BlockyardError:
         raise
     except OSError as error:
         raise from_os_error(error, f"Could not open driver '{name}'") from error
-    except (Exception, SystemExit) as error:
+    except (Exception, *_ENDINGS) as error:
         _log.exception("driver '%s' failed in open", name)
         text = f"Could not open driver '{name}': {type(error).__name__}: {error}"
         raise BlockyardError(text) from error
+    return opened
+
+
+def _check_opened(opened: Any) -> None:
+    if not isinstance(opened, Opened):
+        raise TypeError(f"open returned {type(opened).__name__} instead of Opened")
+    if not isinstance(opened.length, int) or not 0 <= opened.length < 1 << 63:
+        raise ValueError(f"open returned the length {opened.length!r}")
+
+
+async def _close(driver: PythonDriver) -> None:
+    """``driver.close()``; the node goes whatever it raises."""
+    try:
+        await driver.close()
+    except (Exception, *_ENDINGS):
+        _log.exception("driver '%s' failed in close", driver.type.name)
 
 
 async def _undo(thread: DriverThread, driver: PythonDriver, bridge: Bridge | None) -> None:
     try:
         if bridge is not None:
             # The driver was open already.
-            await thread.run(driver.close())
+            await thread.run(_close(driver))
     finally:
         await _give_up(thread, driver, bridge)
 
@@ -362,7 +379,7 @@ async def close_driver(driver: PythonDriver) -> None:
     bridge: Bridge = driver.bridge
     try:
         await bridge.thread.run(_call(bridge.stop))
-        await bridge.thread.run(driver.close())
+        await bridge.thread.run(_close(driver))
     finally:
         with anyio.CancelScope(shield=True):
             await _give_up(bridge.thread, driver, bridge)
