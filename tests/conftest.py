@@ -64,6 +64,8 @@ class Daemon:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env
             )
         self.events = []
+        #: The exit status that is right.
+        self.status = 0
         self._connect()
 
     def _connect(self):
@@ -123,11 +125,11 @@ class Daemon:
         return self.uri(name)
 
     def stop(self, number=signal.SIGTERM):
-        """End it; its exit status must be 0."""
+        """End it; its exit status must be :attr:`status`."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(LIMIT)
-        assert status == 0, f"exit status {status}: {self.log.read_text()}"
+        assert status == self.status, f"exit status {status}: {self.log.read_text()}"
         return self.log.read_text()
 
     def kill(self):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import attrs
 
 from blockyard import activation
 from blockyard.daemon.apply import Options
+from blockyard.daemon.deadline import deadline
 from blockyard.daemon.hooks import Hooks
 from blockyard.daemon.tracing import EventsFileError
 from blockyard.errors import BlockyardError
@@ -50,9 +52,14 @@ async def serve(
     :raises Finished: if one of them was a question.
     """
     # From here on a signal is a wish: it is kept until somebody looks.
-    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+    with anyio.open_signal_receiver(*_SIGNALS) as signals, contextlib.ExitStack() as ending:
         async with Yard(held=True) as yard:
-            await _live(yard, signals, _Plan(options, tracing, pid_file, background))
+            stop = yard.extra["quit"] = anyio.Event()
+            yard.spawn(_bound_the_end, stop, ending, pid_file)
+            try:
+                await _live(yard, signals, _Plan(options, tracing, pid_file, background))
+            finally:
+                stop.set()
 
 
 @attrs.frozen
@@ -64,7 +71,7 @@ class _Plan:
 
 
 async def _live(yard: Yard, signals: AsyncIterable[object], plan: _Plan) -> None:
-    stop = yard.extra["quit"] = anyio.Event()
+    stop = yard.extra["quit"]
     setting_up = anyio.CancelScope()
     yard.spawn(_wait_for_signal, signals, stop, setting_up)
     hooks = Hooks(yard)
@@ -85,6 +92,14 @@ async def _live(yard: Yard, signals: AsyncIterable[object], plan: _Plan) -> None
     activation.notify("STOPPING=1")
     await hooks.stopping()
     await _finish_monitors(yard)
+
+
+async def _bound_the_end(
+    stop: anyio.Event, ending: contextlib.ExitStack, pid_file: PidFile | None
+) -> None:
+    """From the wish to stop on, time runs: until the yard is closed."""
+    await stop.wait()
+    ending.enter_context(deadline(pid_file))
 
 
 async def _set_up(yard: Yard, given: list[Given], tracing: Tracing) -> None:
