@@ -215,12 +215,11 @@ def _repr(self: Any) -> str:
     return f"{type(self).__qualname__}({values})"
 
 
-def _eq(self: Any, other: object) -> bool:
+def _eq(self: Any, other: Any) -> Any:
     if type(other) is not type(self):
         return NotImplemented
-    return all(
-        getattr(self, a.name) == getattr(other, a.name) for a in attrs.fields(type(self))
-    )
+    names = [a.name for a in attrs.fields(type(self))]
+    return [getattr(self, n) for n in names] == [getattr(other, n) for n in names]
 
 
 def _realise(cls: type) -> None:
@@ -251,8 +250,8 @@ def _declare(cls: type[_T], info: TypeInfo) -> type[_T]:
     cls.__qapi__ = info  # type: ignore[attr-defined]
     cls.__attrs_attrs__ = _Deferred()  # type: ignore[attr-defined]
     cls.__init__ = _first_init  # type: ignore[assignment]
-    cls.__repr__ = _repr  # type: ignore[assignment]
-    cls.__eq__ = _eq  # type: ignore[assignment]
+    cls.__repr__ = _repr  # type: ignore[method-assign]
+    cls.__eq__ = _eq  # type: ignore[method-assign]
     cls.__hash__ = None  # type: ignore[assignment]
     return cls
 

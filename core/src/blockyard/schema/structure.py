@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from blockyard.errors import InvalidOption
 from blockyard.schema.declare import NULL, Alternate, Null
-from blockyard.schema.shape import AlternateShape, MemberShape, ObjectShape, shape_of
+from blockyard.schema.shape import (
+    AlternateShape,
+    BuiltinShape,
+    EnumShape,
+    MemberShape,
+    ObjectShape,
+    shape_of,
+)
 from blockyard.schema.visitor import check, json_type
 
 if TYPE_CHECKING:
@@ -116,39 +123,36 @@ def _is_alternate(annotation: Any) -> bool:
 
 
 def _object_hook(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any], Any]:
-    from cattrs.gen import make_dict_structure_fn, override
+    """How a ``cls`` is built.
 
+    cattrs' own hooks are programs that it writes and compiles for each class, which takes
+    longer than building the few objects of a command line or of a session.
+    """
     shape = shape_of(cls)
     assert isinstance(shape, ObjectShape)
-    overrides: dict[str, Any] = {
-        m.attribute: override(rename=m.name, struct_hook=_member_hook(converter, m))
-        for m in shape.members
-    }
-    if shape.tag is None:
-        return make_dict_structure_fn(
-            cls, converter, _cattrs_detailed_validation=False, **overrides
-        )
-    overrides["u"] = override(omit=True)
-    base: Any = make_dict_structure_fn(
-        cls, converter, _cattrs_detailed_validation=False, **overrides
-    )
-    tag = shape.tag
+    members, tag = shape.members, shape.tag
 
-    def structure_union(value: Any, target: Any) -> Any:
-        built = base(value, target)
-        branch = shape.branch(value[tag.name]) if tag.name in value else None
+    def structure_object(value: Any, _: Any) -> Any:
+        built = cls(
+            **{m.attribute: member(m, value[m.name]) for m in members if m.name in value}
+        )
+        branch = shape.branch(value[tag.name]) if tag and tag.name in value else None
         if branch is not None:
             built.u = converter.structure(value, branch.cls)
         return built
 
-    return structure_union
+    def member(member: MemberShape, value: Any) -> Any:
+        return value if _is_plain(member) else converter.structure(value, member.annotation)
+
+    return structure_object
 
 
-def _member_hook(converter: cattrs.Converter, member: MemberShape) -> Any:
-    """An optional alternate's own hook: cattrs' would take null for absent."""
-    if isinstance(member.shape, AlternateShape):
-        return _alternate_hook(converter, member.annotation)
-    return None
+def _is_plain(member: MemberShape) -> bool:
+    """Whether values are already what the visitor made them."""
+    shape = member.shape
+    if isinstance(shape, EnumShape):
+        return shape.cls is None
+    return isinstance(shape, BuiltinShape) and shape.name != "null"
 
 
 def _alternate_hook(converter: cattrs.Converter, annotation: Any) -> Callable[[Any, Any], Any]:
