@@ -273,19 +273,22 @@ def test_a_program_that_forgets_everything_still_ends(tmp_path: Path) -> None:
 
 
 def test_descriptors_and_threads_are_given_back(registry: Any) -> None:
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    def nothing_more() -> bool:  # what earlier tests left may go meanwhile
+        return all(now <= then for now, then in zip(held(), before, strict=True))
 
     def once() -> None:
         with BlockingYard(registry=registry) as yard, yard.open(driver="mem") as image:
             image.read(0, 1)
 
     once()
-    before = descriptors(), threading.active_count()
+    before = held()
     for _ in range(3):
         once()
     for _ in range(100):  # worker threads end a moment after their loop
-        if (descriptors(), threading.active_count()) == before:
+        if nothing_more():
             break
         time.sleep(0.02)
-    assert (descriptors(), threading.active_count()) == before
+    assert nothing_more(), (before, held())
