@@ -35,6 +35,8 @@ MAIN_LOOP = ObjectType(
 
 _LIMIT = (1 << 63) - 1
 _WEIGHT_LIMIT = 63
+#: An int's, as in QEMU.
+_THREADS_LIMIT = (1 << 31) - 1
 _POOL_DEFAULTS = {"thread_pool_min": 0, "thread_pool_max": 64}
 #: What the native loop takes for 0 (csrc/poll.c).
 _POLL_DEFAULTS = {"poll_grow": 2, "poll_shrink": 2, "poll_weight": 3}
@@ -147,5 +149,5 @@ def _checked(name: str, value: Any) -> int:
 def _check_pool(values: dict[str, int]) -> None:
     most = values.get("thread_pool_max", _POOL_DEFAULTS["thread_pool_max"])
     least = values.get("thread_pool_min", _POOL_DEFAULTS["thread_pool_min"])
-    if most == 0 or least > most:
+    if not least <= most <= _THREADS_LIMIT or most == 0:
         raise InvalidOption("bad thread-pool-min/thread-pool-max values")

@@ -143,8 +143,10 @@ def remove_path(address: SocketAddress) -> None:
 
 def _unix_path(unix: UnixSocketAddress) -> str:
     path = unix.path
-    if len(os.fsencode(path)) > _SUN_PATH - (1 if unix.abstract else 0):
+    if len(os.fsencode(path)) >= _SUN_PATH:
         raise InvalidOption(f"UNIX socket path '{path}' is too long")
+    if "\0" in path and not unix.abstract:
+        raise InvalidOption(f"UNIX socket path '{path}' has a zero byte in it")
     if unix.abstract:
         padded = path if unix.tight is not False else path.ljust(_SUN_PATH - 1, "\0")
         return "\0" + padded
@@ -214,15 +216,17 @@ async def _resolve(inet: InetSocketAddress, *, passive: bool) -> list[_Resolved]
         # Numbers need no thread, which start-up would pay for.
         quick = flags | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return _lookup(host, port, family, quick)
-    except OSError:
+    except (OSError, ValueError):
         pass
     try:
         return await anyio.to_thread.run_sync(
             _lookup, host, port, family, flags, abandon_on_cancel=True
         )
-    except socket.gaierror as error:
+    except (socket.gaierror, ValueError) as error:
+        # A ValueError is Python's, of a name that no resolver is asked for.
+        reason = getattr(error, "strerror", "Name or service not known")
         raise BlockyardError(
-            f"address resolution failed for {inet.host}:{inet.port}: {error.strerror}"
+            f"address resolution failed for {inet.host}:{inet.port}: {reason}"
         ) from error
 
 

@@ -305,6 +305,17 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "socket",
+        {"addr": unix("x" * 108)},
+        f"UNIX socket path '{'x' * 108}' is too long",
+    ),
+    ("socket", {"addr": unix("/a\0b")}, "UNIX socket path '/a\0b' has a zero byte in it"),
+    (
+        "socket",
+        {"addr": inet("x" * 64, "5")},
+        f"address resolution failed for {'x' * 64}:5: Name or service not known",
+    ),
+    (
+        "socket",
         {"addr": inet("nonexist.invalid", "5")},
         "address resolution failed for nonexist.invalid:5: Name or service not known",
     ),

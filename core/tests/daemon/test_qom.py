@@ -56,6 +56,11 @@ STEPS: list[tuple[str, dict[str, Any], Any]] = [
         thread("t1", thread_pool_min=70),
         failure("bad thread-pool-min/thread-pool-max values"),
     ),
+    (
+        "object-add",
+        thread("t1", thread_pool_max=1 << 31),
+        failure("bad thread-pool-min/thread-pool-max values"),
+    ),
     ("object-add", {"qom-type": "main-loop", "id": "ml"}, {}),
     (
         "object-add",

@@ -54,6 +54,29 @@ def test_a_unix_socket_replaces_what_was_there_and_goes_with_the_server(bare):
     assert not os.path.exists(bare.path)
 
 
+def test_a_file_that_is_no_socket_stays(bare, tmp_path):
+    image = tmp_path / "disk.img"
+    image.write_bytes(b"data")
+    text = f"Failed to bind socket to {image}: Address already in use"
+    refused(bare, text, "nbd-server-start", addr=unix(image))
+    assert image.read_bytes() == b"data"
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (unix("/a\0b"), "UNIX socket path '/a\0b' has a zero byte in it"),
+        (unix("x" * 108), f"UNIX socket path '{'x' * 108}' is too long"),
+        (inet(host="x" * 64, port="1"), "address resolution failed for x*:1: "),
+        (inet(host="a\0b", port="1"), "address resolution failed for a\0b:1: "),
+    ],
+)
+def test_names_that_no_system_takes(bare, address, text):
+    with pytest.raises(BlockyardError, match=text):
+        bare.execute("nbd-server-start", addr=address)
+    bare.listen()
+
+
 def test_an_abstract_unix_socket(bare):
     for tight, padding in ((True, 0), (False, 100)):
         name = f"blockyard-{os.getpid()}"

@@ -91,13 +91,17 @@ def _listen_unix(where: UnixSocketAddress) -> Listener:
 
         path = os.path.join(tempfile.mkdtemp(), "qemu-socket")
     raw = os.fsencode(path)
-    if len(raw) > _SUN_PATH - bool(where.abstract):
+    if len(raw) >= _SUN_PATH:
         raise InvalidOption(f"UNIX socket path '{path}' is too long")
+    if 0 in raw and not where.abstract:
+        raise InvalidOption(f"UNIX socket path '{path}' has a zero byte in it")
     if where.abstract:
         padding = 0 if where.tight is not False else _SUN_PATH - 1 - len(raw)
         return Listener(_bind_unix(b"\0" + raw + bytes(padding), path))
     try:
-        os.unlink(raw)
+        # An image that was named by mistake stays.
+        if stat.S_ISSOCK(os.lstat(raw).st_mode):
+            os.unlink(raw)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -159,7 +163,7 @@ async def _resolve(where: InetSocketAddress) -> list[tuple[int, Any]]:
         found = socket.getaddrinfo(
             host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE | numeric
         )
-    except socket.gaierror as error:
+    except (socket.gaierror, ValueError) as error:
         if where.numeric:
             raise _unresolved(where, error) from error
         found = await _look_up(where, family)
@@ -177,14 +181,14 @@ async def _look_up(where: InetSocketAddress, family: int) -> Any:
 
     try:
         return await anyio.to_thread.run_sync(ask)
-    except socket.gaierror as error:
+    except (socket.gaierror, ValueError) as error:
         raise _unresolved(where, error) from error
 
 
-def _unresolved(where: InetSocketAddress, error: socket.gaierror) -> InvalidOption:
-    return InvalidOption(
-        f"address resolution failed for {where.host}:{where.port}: {error.strerror}"
-    )
+def _unresolved(where: InetSocketAddress, error: Exception) -> InvalidOption:
+    # A ValueError is Python's, of a name that no resolver is asked for.
+    reason = getattr(error, "strerror", "Name or service not known")
+    return InvalidOption(f"address resolution failed for {where.host}:{where.port}: {reason}")
 
 
 def _bind_range(
