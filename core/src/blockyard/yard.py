@@ -23,7 +23,6 @@ from blockyard.branches import provide_branches
 from blockyard.carrier import Carrier
 from blockyard.export import Exports
 from blockyard.graph import Graph
-from blockyard.image import Image
 from blockyard.job import Jobs
 from blockyard.loop import Control, Loops
 from blockyard.objects import Objects
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anyio.abc import TaskGroup
+
+    from blockyard.image import Image
 
 __all__ = ["Yard"]
 
@@ -152,6 +153,8 @@ class Yard:
         :raises NotFound: if there is no such node.
         :raises PermissionConflict: if another user is in the way.
         """
+        from blockyard.image import Image
+
         node = self.graph.lookup(node_name)
         perm = Perm.CONSISTENT_READ
         if node.writable if writable is None else writable:

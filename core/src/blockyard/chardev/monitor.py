@@ -12,9 +12,7 @@ from blockyard.errors import NotFound
 from blockyard.objects import Object, ObjectType, Property
 from blockyard.qmp.dispatcher import Dispatcher
 from blockyard.qmp.monitor import Monitor
-from blockyard.qmp.version import version_info
 from blockyard.schema.control import MonitorQMPCloseAction, MonitorQMPProperties
-from blockyard.schema.structure import dump
 from blockyard.schema.visitor import check
 from blockyard.tenant import Tenant
 
@@ -93,7 +91,6 @@ class MonitorObject(Object):
             chardev,
             monitors_of(self.yard).dispatcher,
             self.yard.events,
-            dump(version_info()),
             pretty=bool(self.options.pretty),
         )
         self._tenant = Tenant(f"monitor {self.id}")

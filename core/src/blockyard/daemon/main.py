@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING
-
-from blockyard.daemon.getopt import Given, UsageError, parse
-from blockyard.daemon.usage import LONG, SHORT, help_text, version_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from blockyard.daemon.getopt import Given
     from blockyard.daemon.process import Background, PidFile
 
 __all__ = ["main"]
@@ -22,6 +21,11 @@ _FIRST = frozenset(("help", "version", "daemonize", "pidfile"))
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon with the arguments of the command line; answers the exit status."""
+    # All that is imported now stays: looking for garbage in it is a tenth of the start.
+    gc.disable()
+    from blockyard.daemon.getopt import UsageError, parse
+    from blockyard.daemon.usage import LONG, SHORT, help_text, version_text
+
     words = list(sys.argv[1:] if arguments is None else arguments)
     program = sys.argv[0].rpartition("/")[2]
     try:
@@ -62,11 +66,8 @@ def _run(
     *,
     forked: bool,
 ) -> int:
-    import gc
     import logging
 
-    # All that is imported now stays: looking for garbage in it is a tenth of the start.
-    gc.disable()
     import anyio
 
     from blockyard.daemon.apply import Finished

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from blockyard.qmp.session import Session
+from blockyard.qmp.version import version_info
+from blockyard.schema.structure import dump
 
 if TYPE_CHECKING:
     from blockyard.qmp.dispatcher import Dispatcher
     from blockyard.qmp.event import EventBus
-    from blockyard.qmp.stream import Carrier
+    from blockyard.qmp.session import Session
+    from blockyard.qmp.stream import Carrier, Stream
 
 __all__ = ["Monitor"]
 
@@ -27,7 +29,6 @@ class Monitor:
         carrier: Carrier,
         dispatcher: Dispatcher,
         events: EventBus,
-        version: dict[str, Any],
         *,
         pretty: bool = False,
     ) -> None:
@@ -36,7 +37,6 @@ class Monitor:
         self._carrier = carrier
         self._dispatcher = dispatcher
         self._events = events
-        self._version = version
         self._session: Session | None = None
 
     async def serve(self) -> None:
@@ -47,20 +47,27 @@ class Monitor:
     async def serve_one(self) -> None:
         """Wait for a client and serve it until it goes."""
         stream = await self._carrier.accept()
-        self._session = Session(
-            stream,
-            self._dispatcher,
-            self._events,
-            self._version,
-            name=self.name,
-            pretty=self.pretty,
-        )
         try:
+            self._session = self._open(stream)
             await self._session.run()
         except Exception:
             _log.exception("monitor %s: the session failed and was ended", self.name)
+            await stream.aclose()
         finally:
             self._session = None
+
+    def _open(self, stream: Stream) -> Session:
+        # With JSON and all that it says, this is imported for a client, not for the start.
+        from blockyard.qmp.session import Session
+
+        return Session(
+            stream,
+            self._dispatcher,
+            self._events,
+            dump(version_info()),
+            name=self.name,
+            pretty=self.pretty,
+        )
 
     async def finish(self, seconds: float) -> None:
         """Let the present client read what it was told, for so many seconds at most."""

@@ -133,9 +133,7 @@ def _object_hook(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any],
     members, tag = shape.members, shape.tag
 
     def structure_object(value: Any, _: Any) -> Any:
-        built = cls(
-            **{m.attribute: member(m, value[m.name]) for m in members if m.name in value}
-        )
+        built = cls(**{m.attribute: member(m, value[m.name]) for m in members if m.name in value})
         branch = shape.branch(value[tag.name]) if tag and tag.name in value else None
         if branch is not None:
             built.u = converter.structure(value, branch.cls)
