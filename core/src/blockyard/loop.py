@@ -11,6 +11,7 @@ on what belongs to the others.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections import deque
@@ -23,6 +24,8 @@ import attrs
 from blockyard.errors import Busy, InvalidOption, NotFound, from_errno
 
 __all__ = ["Control", "Event", "Loop", "LoopParams", "Loops"]
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 256
 _TAG_BITS = 40
@@ -137,16 +140,25 @@ class Control:
             number = raw.tag >> _TAG_BITS
             if number == self._number:
                 self._handle(raw.tag, event)
-            elif other := self._controls.get(number):
-                other._pass(raw.tag, event)
+            else:
+                self._pass(number, raw.tag, event)
 
-    def _pass(self, tag: int, event: Event) -> None:
-        self._passed.append((tag, event))
-        os.eventfd_write(self._wake, 1)
+    @classmethod
+    def _pass(cls, number: int, tag: int, event: Event) -> None:
+        # Locked: a control that closes meanwhile takes its descriptor with it.
+        with cls._lock:
+            if other := cls._controls.get(number):
+                other._passed.append((tag, event))
+                os.eventfd_write(other._wake, 1)
 
     def _handle(self, tag: int, event: Event) -> None:
         if handler := self._handlers.get(tag):
-            handler(event)
+            try:
+                handler(event)
+            except Exception:
+                # Were it let through, nobody would ever get an event again: every call
+                # would wait for ever, and those that end the program too.
+                _log.exception("the handler of an event failed")
 
     def close(self) -> None:
         """Give this control up; the last one joins the native threads (and so waits)."""
