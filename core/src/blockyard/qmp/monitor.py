@@ -37,6 +37,8 @@ class Monitor:
         self._carrier = carrier
         self._dispatcher = dispatcher
         self._events = events
+        # Of what runs: an upgrade may replace what is installed before a client comes.
+        self._version = dump(version_info())
         self._session: Session | None = None
 
     async def serve(self) -> None:
@@ -64,7 +66,7 @@ class Monitor:
             stream,
             self._dispatcher,
             self._events,
-            dump(version_info()),
+            self._version,
             name=self.name,
             pretty=self.pretty,
         )
