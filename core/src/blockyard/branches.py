@@ -38,7 +38,7 @@ def provide_branches(registry: Registry) -> None:
     provide("ImageInfoSpecific", _WrappedSource(registry, _BLOCK_KINDS, "image_info_type"))
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Source:
     """The branches that one attribute of the declarations of some kinds gives."""
 

@@ -21,7 +21,7 @@ __all__ = ["Tenant"]
 _log = logging.getLogger(__name__)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Tenant:
     """One supervised task."""
 

@@ -38,7 +38,7 @@ __all__ = [
 _NAME_LIMIT = 31
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Plan:
     """A node to be opened, and what its children will be."""
 

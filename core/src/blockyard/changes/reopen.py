@@ -35,7 +35,7 @@ __all__ = ["explicit_options", "reopen_nodes"]
 _REPLACEABLE = ("file", "backing")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Entry:
     """One node of the command, or below one."""
 

@@ -62,7 +62,7 @@ async def serve(
                 stop.set()
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Plan:
     options: list[Given]
     tracing: Tracing

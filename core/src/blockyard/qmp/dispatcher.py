@@ -36,7 +36,7 @@ class Commands(Protocol):
         """The declaration called ``name``."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Request:
     """A command on its way, and the descriptors that came with it."""
 

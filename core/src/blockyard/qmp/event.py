@@ -74,7 +74,7 @@ def event_type(cls: type) -> EventType:
 Subscriber = Callable[[dict[str, Any]], None]
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Limited:
     """A rate-limited kind inside its interval; ``message`` is what came last meanwhile."""
 

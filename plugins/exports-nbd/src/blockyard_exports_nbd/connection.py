@@ -61,7 +61,7 @@ class ConnectionStats:
     held: int
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Budget:
     """Bytes that a server's clients hold at most; shared by their connections.
 

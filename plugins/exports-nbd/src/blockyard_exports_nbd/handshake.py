@@ -81,7 +81,7 @@ async def negotiate(stream: ClientStream, exports: Mapping[str, ExportView]) -> 
     return await _Negotiation(stream, Session(exports), HandshakeFlag(flags)).run()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Negotiation:
     stream: ClientStream
     session: Session

@@ -93,7 +93,7 @@ class OptionError(Exception):
         self.reply = reply
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Session:
     """What one client has negotiated so far."""
 

@@ -83,7 +83,7 @@ def _check_tls(yard: Yard, creds: str | None) -> None:
     raise InvalidOption(f"Object with id '{creds}' is not TLS credentials")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Client:
     """A client from accept to its last byte; it counts as a connection so long."""
 
