@@ -344,8 +344,8 @@ static bool ring_ready(struct by_loop *loop)
 
 /*
  * One system call in the usual case, none when there is nothing to submit
- * and nothing to wait for.  A backlog makes it several: each empties the
- * submission queue.
+ * and nothing to wait for.  A backlog, or want of room for the poll that wakes
+ * the loop, makes it several: each empties the submission queue.
  */
 static void ring_enter(struct by_loop *loop, uint64_t timeout)
 {
@@ -354,7 +354,7 @@ static void ring_enter(struct by_loop *loop, uint64_t timeout)
     int n;
 
     place_waiting(loop, ring);
-    while ((ring->backlog.head || ring->cancels.head)
+    while ((ring->rearm_wake || ring->backlog.head || ring->cancels.head)
            && queued(ring) > ring->sq_mask) {
         if (flush(ring, 0, IORING_ENTER_GETEVENTS, 0) < 0) {
             break;

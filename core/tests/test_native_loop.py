@@ -7,6 +7,7 @@ import pytest
 
 PROGRAMS = [
     "posts",
+    "wakes",
     "files",
     "streams",
     "timers",
