@@ -168,6 +168,17 @@ def test_connections_beyond_the_limit_wait_their_turn(bare):
         client.close()
 
 
+def test_silent_clients_keep_nobody_out(bare):
+    bare.add_nodes()
+    bare.listen(max_connections=4, handshake_max_seconds=1000)
+    bare.export("disk", "ro")
+    silent = [bare.connect(flags=None) for _ in range(4)]
+    bare.check_others()  # long before their time is up
+    assert silent[0].at_end()
+    for client in silent:
+        client.close()
+
+
 def test_five_hundred_connections(bare):
     bare.add_nodes()
     bare.listen(max_connections=0)

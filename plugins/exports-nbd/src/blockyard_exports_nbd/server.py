@@ -32,6 +32,8 @@ _DEFAULT_CONNECTIONS = 100
 _DEFAULT_HANDSHAKE = 10
 #: Seconds before accept is tried again when descriptors or memory are short.
 _BREATH = 0.2
+#: Seconds of handshake that every client gets, whoever else wants its place.
+_PATIENCE = 1.0
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -90,6 +92,7 @@ class _Client:
     socket: socket.socket
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     connection: Connection | None = None
+    since: float = attrs.field(factory=anyio.current_time)
 
 
 class NbdServer:
@@ -160,8 +163,8 @@ class NbdServer:
             with scope:
                 await self._yard.accepting.wait()
                 while True:
-                    await self._room()
                     await anyio.wait_readable(listener.socket)
+                    await self._room()
                     await self._accept_one(listener)
         finally:
             listener.close()
@@ -169,9 +172,25 @@ class NbdServer:
             self._notify()
 
     async def _room(self) -> None:
-        """Wait until another client may come; meanwhile they queue in the kernel."""
+        """Wait until another client may come; meanwhile they queue in the kernel.
+
+        Who only dawdles in the handshake makes room: silent clients keep nobody out.
+        """
         while self.max_connections and len(self._clients) >= self.max_connections:
-            await self._changed.wait()
+            changed = self._changed
+            with anyio.move_on_after(self._cut_dawdler()):
+                await changed.wait()
+
+    def _cut_dawdler(self) -> float | None:
+        """End the oldest handshake if it had its time; seconds until the next look."""
+        handshakes = [each for each in self._clients if not each.connection]
+        oldest = min(handshakes, key=lambda each: each.since, default=None)
+        if oldest is None:
+            return None
+        left = oldest.since + _PATIENCE - anyio.current_time()
+        if left <= 0:
+            oldest.scope.cancel()
+        return max(left, _BREATH)
 
     async def _accept_one(self, listener: Listener) -> None:
         try:
