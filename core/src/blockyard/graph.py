@@ -285,7 +285,8 @@ class Graph:
             except ImageIOError as error:
                 if error.errno == 95:
                     raise Unsupported("Image format driver does not support resize") from error
-                raise from_errno(error.errno or 5, "Failed to resize image") from error
+                told = from_errno(error.errno or 5, "Failed to resize image")
+                raise node.driver.truncate_error(length, "off", told) from error
         self.length_changed(node)
 
     # -- for opening and its neighbours

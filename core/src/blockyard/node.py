@@ -248,13 +248,14 @@ class Driver(abc.ABC):
         """Forget what was prepared.  Cannot fail."""
 
     async def check_resize(self, length: int) -> None:
-        """Refuse a new length in words of the driver's own; TRUNCATE would say only an errno.
-
-        By default the child that a filter or raw format shows is asked.
-        """
+        """Refuse a new length in the driver's own words; a filter or raw format asks its child."""
         for child in self.node.children.values():
             if child.role & Role.FILTERED:
                 await child.node.driver.check_resize(length)
+
+    def truncate_error(self, length: int, prealloc: str, error: BlockyardError) -> BlockyardError:
+        """What to tell the user when TRUNCATE to ``length`` failed with ``error``."""
+        return error
 
     def child_changed(self, name: str) -> None:
         """Called when the child is another node, in a drained section."""

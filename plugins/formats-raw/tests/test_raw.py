@@ -151,6 +151,16 @@ def test_a_fixed_size_stays(image: Path) -> None:
         in_yard(attempt)
 
 
+def test_a_file_that_cannot_grow_says_so_in_its_own_words(image: Path) -> None:
+    async def work(yard: Any) -> None:
+        node = await yard.graph.add(visit(BlockdevOptions, raw(image, **{"node-name": "r"})))
+        await yard.graph.resize(node, 1 << 60)
+
+    with pytest.raises(BlockyardError, match=r"^Could not resize file: File too large$"):
+        in_yard(work)
+    assert image.stat().st_size == MIB
+
+
 def test_copying_from_part_to_part(image: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.img"
     other.write_bytes(bytes(MIB))

@@ -176,6 +176,11 @@ class RawDriver(Driver):
         """Keep the old one."""
         self._next = self._part
 
+    def truncate_error(self, length: int, prealloc: str, error: BlockyardError) -> BlockyardError:
+        """The file's own words: the request was its."""
+        below = self.node.children["file"].node.driver
+        return below.truncate_error(length, prealloc, error)
+
     def child_resized(self, child: Child) -> int | None:
         """What is left of the file behind the offset, unless a size was given."""
         if self._part.size is not None:
