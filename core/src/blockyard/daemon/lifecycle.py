@@ -60,6 +60,8 @@ async def serve(
                 await _live(yard, signals, _Plan(options, tracing, pid_file, background))
             finally:
                 stop.set()
+                # Once more: the task above may have been cancelled with all others.
+                ending.enter_context(deadline(pid_file))
 
 
 @attrs.frozen(eq=False, repr=False)
