@@ -19,8 +19,6 @@ _log = logging.getLogger("blockyard.trace")
 
 #: Core's trace points, which can be listed and switched before their modules are imported.
 POINTS = (
-    "chardev_closed",
-    "chardev_opened",
     "daemon_option",
     "daemon_ready",
     "daemon_stopping",
