@@ -121,6 +121,7 @@ static void fill_operation(struct by_calling *call,
     case BY_OP_BLOCK_STATUS:
         call->native.size = sizeof(call->native);
         call->native.precise = true;
+        call->native.layers = access->layers;
         req->u.status = &call->native;
         break;
     case BY_OP_COPY_RANGE:

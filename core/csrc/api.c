@@ -10,6 +10,7 @@ static void fill(void)
     table.size = sizeof(table);
     table.abi = BY_ABI_VERSION;
     table.submit = by_submit;
+    table.wait = by_wait;
     table.complete = by_complete;
     table.frame_push = by_frame_push;
     table.frame_pop = by_frame_pop;

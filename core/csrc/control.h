@@ -151,6 +151,7 @@ struct by_access {
     uint64_t target_offset;
     const struct by_extent *pieces; /* for buffer: `bytes` in all, and */
     uint32_t npieces;               /* alive as long; at most 1024; 0: buffer */
+    uint32_t layers;        /* BLOCK_STATUS: of a backing chain; 0 is all */
 };
 struct by_status {          /* BLOCK_STATUS's answer */
     uint32_t flags;         /* BY_STATUS_* */

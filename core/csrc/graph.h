@@ -157,6 +157,8 @@ void by_account_invalid(struct by_lane *lane, uint8_t op);
 struct by_tracked *by_track(struct by_inode *inode, struct by_request *req);
 void by_untrack(struct by_request *req, int result); /* what is on top */
 int by_submit(struct by_node *node, struct by_request *req);
+/* wait.c: by_api.wait */
+int by_wait(struct by_node *node, struct by_request *req);
 void by_complete(struct by_request *req, int result);
 struct by_frame *by_frame_push(struct by_request *req, size_t bytes,
         int (*done)(struct by_request *, struct by_frame *, int));

@@ -116,10 +116,13 @@ class Access:
             Op.WRITE_ZEROES, offset, length, flags=_zero_flags(may_unmap, no_fallback, fua)
         )
 
-    async def block_status(self, offset: int, length: int) -> BlockStatus:
-        """What holds for the first bytes of the range."""
+    async def block_status(self, offset: int, length: int, *, layers: int = 0) -> BlockStatus:
+        """What holds for the first bytes of the range.
+
+        ``layers``: how many of a backing chain are asked; 0 is all, 1 the node alone.
+        """
         status = self._control.ffi.new("struct by_status *")
-        await self._run(Op.BLOCK_STATUS, offset, length, status=status)
+        await self._run(Op.BLOCK_STATUS, offset, length, status=status, layers=layers)
         return self._status(status)
 
     async def truncate(
@@ -165,10 +168,10 @@ class Access:
         """Any request without a payload, waiting in this thread."""
         self._wait(op, offset, length, **fields)
 
-    def block_status_now(self, offset: int, length: int) -> BlockStatus:
+    def block_status_now(self, offset: int, length: int, *, layers: int = 0) -> BlockStatus:
         """:meth:`block_status`, waiting in this thread."""
         status = self._control.ffi.new("struct by_status *")
-        self._wait(Op.BLOCK_STATUS, offset, length, status=status)
+        self._wait(Op.BLOCK_STATUS, offset, length, status=status, layers=layers)
         return self._status(status)
 
     # -- the crossing
@@ -213,6 +216,7 @@ class Access:
         target: Any = None,
         target_offset: int = 0,
         pieces: _Pieces | None = None,
+        layers: int = 0,
     ) -> Any:
         null = self._control.ffi.NULL
         fields = {
@@ -227,6 +231,7 @@ class Access:
             "target_offset": _size(target_offset, "offset"),
             "pieces": null if pieces is None else pieces.native,
             "npieces": 0 if pieces is None else len(pieces.native),
+            "layers": layers,
         }
         return self._control.ffi.new("struct by_access *", fields)
 

@@ -71,6 +71,7 @@ enum by_op {
 #define BY_STATUS_OFFSET     0x08u /* host_offset and owner are valid */
 #define BY_STATUS_COMPRESSED 0x10u
 #define BY_STATUS_RECURSE    0x20u /* ask owner at host_offset for more */
+                                /* (without ALLOCATED: it decides, not we) */
 #define BY_STATUS_EOF        0x40u /* the range ends at the node's end */
 
 /*
@@ -85,7 +86,10 @@ struct by_block_status {
     struct by_node *owner;
     uint32_t depth;         /* layers below the asked node; 0 is the node */
     bool precise;           /* in: false allows a cheaper "data" answer */
-    uint8_t reserved[11];
+    uint8_t reserved[3];
+    uint32_t layers;        /* in: of a backing chain, how many may be asked;
+                               0 is all */
+    uint32_t reserved1;
 };
 
 enum by_prealloc {
@@ -386,6 +390,10 @@ struct by_api {
 
     /* Bytes that are all zero, found at memory speed; any thread. */
     bool (*is_zero)(const void *bytes, size_t count);
+
+    /* Send req into `node` as submit does and wait for its end; any thread
+     * but a loop's (-EDEADLK).  loop, done and owner are set here. */
+    int (*wait)(struct by_node *node, struct by_request *req);
 };
 
 /* -------------------------------------------------- iovecs, header only */
