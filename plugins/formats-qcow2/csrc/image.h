@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image.h - an open image, and what the files of this folder do for each other.
+ *
+ * Threads and locks.  Two kinds of code touch an image:
+ *
+ *  - Requests run on loops, any of them at once.  They look at tables and
+ *    change them in memory, under `lock`, which is held for a few hundred
+ *    nanoseconds and never while anything waits.  What they lack (a table
+ *    that is not there, room in a cache) they leave to the keeper as a
+ *    *chore*, and try again when it is done.
+ *  - Table work (opening, flushing, growing tables, snapshots, check, amend,
+ *    bitmaps) runs on threads that may wait: the keeper, and Python's worker
+ *    threads.  It holds `meta` from its beginning to its end, so there is one
+ *    such piece of work at a time, and takes `lock` around every look at what
+ *    requests share.  Functions that say "table work" below need `meta`.
+ *
+ * Order of locks: meta, then lock.  Whoever holds `lock` makes no I/O.
+ *
+ * Order of writes.  Tables change in memory and reach the disk in q2_sync
+ * (flush.c): data and new refcounts, barrier, L2, barrier, L1; what was freed
+ * is given back only behind that.  A cluster that was freed is used again when
+ * in addition every request that began before has ended (free.c).
+ *
+ * L1 and the refcount table are in memory whole, in the host's byte order; of
+ * L2 tables and refcount blocks the caches hold slices, as they are on disk.
+ */
+#ifndef BLOCKYARD_QCOW2_IMAGE_H
+#define BLOCKYARD_QCOW2_IMAGE_H
+
+#include <pthread.h>
+
+#include "blockyard.h"
+#include "control.h"
+#include "format.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+extern const struct by_api *q2_api;
+
+/* --------------------------------------------------------------- waiting */
+
+/* A request that waits for something; its task is posted to its loop, where
+ * it tries again from the beginning. */
+struct q2_wait {
+    struct q2_wait *next;
+    struct by_loop *loop;
+    struct by_task task;
+};
+/* Under lock: put in a list; post all of a list. */
+void q2_wait_add(struct q2_wait **list, struct q2_wait *wait);
+void q2_wake(struct q2_wait **list);
+
+/* ---------------------------------------------------------------- caches */
+
+struct q2_slice {
+    uint64_t offset;            /* in the file; 0: holds nothing */
+    unsigned char *table;       /* slice_bytes, as on disk */
+    struct q2_slice *hash_next;
+    struct q2_slice *newer, *older;
+    uint32_t pins;              /* not to be taken away */
+    bool loading, dirty;
+    uint32_t changes;           /* bumped by each change of a dirty one */
+    struct q2_wait *waiters;    /* while loading */
+};
+
+struct q2_cache {
+    uint32_t slice_bytes;
+    uint32_t max, count;        /* slices that may be, that are */
+    uint32_t dirty;
+    uint32_t hash_mask;
+    struct q2_slice **hash;
+    struct q2_slice lru;        /* head: newer is the oldest.. a ring */
+    struct q2_wait *no_room;    /* until a slice is unpinned or cleaned */
+};
+
+/* cache.c */
+int q2_cache_init(struct q2_cache *cache, uint32_t slice_bytes, uint64_t bytes);
+void q2_cache_free(struct q2_cache *cache);
+/* Under lock.  The slice that begins at `offset` (a multiple of slice_bytes
+ * in the file), if it is there and loaded; it is the newest then. */
+struct q2_slice *q2_cache_find(struct q2_cache *cache, uint64_t offset);
+/* Under lock, on a loop, after a miss: begin to load it.  `wait` is woken when
+ * trying again makes sense (it can be an error then).  0, or -ENOMEM. */
+int q2_cache_fetch(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
+                   struct q2_wait *wait);
+/* Table work, lock not held: the slice, loaded and pinned.  0 or -errno. */
+int q2_cache_get(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
+                 struct q2_slice **out);
+/* The same for a slice whose content is known to be zero, without reading. */
+int q2_cache_get_zeroed(struct by_qcow2 *q, struct q2_cache *cache,
+                        uint64_t offset, struct q2_slice **out);
+/* Under lock. */
+void q2_cache_pin(struct q2_slice *slice);
+void q2_cache_unpin(struct q2_cache *cache, struct q2_slice *slice);
+void q2_cache_dirty(struct q2_cache *cache, struct q2_slice *slice);
+/* Under lock: the file's range is something else now; dirty or not, what is
+ * cached of it is forgotten (nothing of it is pinned). */
+void q2_cache_forget(struct q2_cache *cache, uint64_t offset, uint64_t bytes);
+/* Table work, lock not held, no requests: write back is the caller's matter. */
+void q2_cache_drop_all(struct q2_cache *cache);
+/* Table work: give back the memory of clean slices not used since the last
+ * call (cache-clean-interval). */
+void q2_cache_clean_unused(struct by_qcow2 *q);
+
+/* ---------------------------------------------------------------- chores */
+
+/* Something for the keeper; then `wait` is woken, with the result here. */
+struct q2_chore {
+    struct q2_chore *next;
+    int (*run)(struct by_qcow2 *q, struct q2_chore *chore); /* table work */
+    uint64_t arg, arg2;
+    int result;
+    struct q2_wait wait;
+};
+/* keeper.c; any thread, `lock` may be held. */
+void q2_chore_add(struct by_qcow2 *q, struct q2_chore *chore);
+
+/* ------------------------------------------------------------- the image */
+
+/* What a host cluster holds, for the overlap check (bits; BY_QCOW2_OL_*). */
+struct q2_metamap;
+
+/* An allocation that is under way: guest clusters whose mapping is about to
+ * change.  Other writers of them wait. */
+struct q2_alloc {
+    struct q2_alloc *next;
+    uint64_t first, count;      /* guest clusters */
+    struct q2_wait *waiters;
+};
+
+/* Clusters to be given back. */
+struct q2_freed {
+    uint64_t offset;            /* in the file */
+    uint64_t bytes;             /* whole clusters */
+    uint8_t why;                /* enum by_qcow2_discard */
+    uint64_t epoch;
+};
+
+struct by_qcow2 {
+    struct by_qcow2_settings set;   /* as Python gave it */
+    struct by_node *node;           /* our own; null before it is there */
+    struct by_node *file, *data;    /* the same but for an external data file */
+    struct by_node *backing;        /* or null */
+
+    /* Geometry.  Changes with meta held and no requests. */
+    uint32_t cluster_bits;
+    uint64_t cluster_size;
+    uint32_t entry_bytes;           /* of L2: 8, or 16 with subclusters */
+    uint32_t l2_bits;               /* entries of an L2 table, log2 */
+    uint32_t l2_slice_entries;
+    uint32_t subcluster_bits;       /* cluster_bits without subclusters */
+    uint32_t subclusters;           /* of a cluster: 1 or 32 */
+    uint32_t refcount_order;
+    uint64_t refcount_max;
+    uint32_t refblock_bits;         /* entries of a refcount block, log2 */
+    uint64_t csize_shift, csize_mask, coffset_mask; /* compressed entries */
+    uint64_t size;                  /* virtual, bytes */
+
+    pthread_mutex_t meta;
+    pthread_mutex_t lock;
+
+    /* Under lock. */
+    uint64_t *l1;                   /* l1_size entries */
+    uint32_t l1_size, l1_guest;     /* all, and those of the virtual disk */
+    uint64_t l1_offset;
+    uint64_t l1_dirty_from, l1_dirty_to; /* entries; from >= to: clean */
+    uint64_t *reftable;
+    uint32_t reftable_size;         /* entries */
+    uint64_t reftable_offset;
+    struct q2_cache l2, rb;
+    struct q2_metamap *map;
+    struct q2_alloc *allocs;
+    bool barrier;                   /* data must be stable before L2 */
+    bool dirty_bit;                 /* set in the header */
+    bool corrupt;                   /* no more writes */
+    bool broken_read;               /* a non-fatal report was made */
+
+    /* alloc.c: under lock */
+    uint64_t free_from;             /* no free cluster (index) below */
+    uint64_t fresh;                 /* clusters from here (index) on were
+                                       never used and read as zeroes */
+    uint64_t file_end;              /* bytes that the file has */
+    uint64_t compressed_at;         /* next free byte for compressed data */
+
+    /* free.c: under lock */
+    struct q2_freed *freed;
+    uint32_t nfreed, freed_max;
+    uint64_t epoch;
+    uint64_t running[2];            /* mapped requests, by epoch's parity */
+
+    /* keeper.c */
+    pthread_mutex_t chores_lock;
+    pthread_cond_t chores_wake;
+    struct q2_chore *chores, **chores_end;
+    pthread_t keeper;
+    bool keeper_runs, keeper_ends;
+
+    struct q2_inflated *inflated;   /* compressed.c: the bounded cache */
+    struct by_crypto *crypto;       /* null: plain */
+
+    char report[256];               /* overlap.c: the last corruption */
+};
+
+static inline uint64_t q2_cluster(const struct by_qcow2 *q, uint64_t offset)
+{
+    return offset >> q->cluster_bits;
+}
+
+static inline uint64_t q2_in_cluster(const struct by_qcow2 *q, uint64_t offset)
+{
+    return offset & (q->cluster_size - 1);
+}
+
+/* -------------------------------------------------- store.c: table work's I/O */
+
+/* The file's bytes; waits.  Reads behind its end are zeroes.  0 or -errno. */
+int q2_pread(struct by_qcow2 *q, uint64_t offset, void *buffer, uint64_t bytes);
+int q2_pwrite(struct by_qcow2 *q, uint64_t offset, const void *buffer,
+              uint64_t bytes);
+int q2_pzero(struct by_qcow2 *q, uint64_t offset, uint64_t bytes);
+/* fdatasync of the file and of an external data file. */
+int q2_barrier(struct by_qcow2 *q);
+/* Any node, any operation without a payload. */
+int q2_node_op(struct by_node *node, uint8_t op, uint32_t flags,
+               uint64_t offset, uint64_t bytes);
+int q2_node_truncate(struct by_node *node, uint64_t bytes, uint32_t prealloc);
+/* Fields of the header, in place. */
+int q2_header_put64(struct by_qcow2 *q, uint32_t at, uint64_t value);
+int q2_header_put(struct by_qcow2 *q, uint32_t at, const void *value,
+                  uint32_t bytes);
+/* Set and clear bits of the incompatible features, with a barrier behind. */
+int q2_incompatible(struct by_qcow2 *q, uint64_t set, uint64_t clear);
+
+/* ----------------------------------------------------- refcount.c, alloc.c */
+
+/* One refcount of a slice. */
+uint64_t q2_refcount_read(const struct by_qcow2 *q, const void *table,
+                          uint64_t index);
+void q2_refcount_write(const struct by_qcow2 *q, void *table, uint64_t index,
+                       uint64_t value);
+/* Table work: the refcount of a host cluster (index); 0 where there is no
+ * block.  0 or -errno. */
+int q2_refcount_get(struct by_qcow2 *q, uint64_t cluster, uint64_t *value);
+/* Table work: add delta to the refcounts of `count` clusters, making blocks
+ * as needed.  -ERANGE: a refcount would leave its range (what was changed is
+ * changed back).  Decrements are immediate: see q2_free for those that must
+ * wait for the disk. */
+int q2_refcount_add(struct by_qcow2 *q, uint64_t cluster, uint64_t count,
+                    int64_t delta);
+/* Table work: contiguous clusters for `bytes`, refcount 1 each; content is
+ * undefined.  0 or -errno (-EFBIG: no such offset). */
+int q2_alloc_wait(struct by_qcow2 *q, uint64_t bytes, uint64_t *offset);
+/* Under lock, on a loop: up to *count contiguous clusters, at least one.
+ * -EAGAIN: something is missing that table work (q2_alloc_prepare, with the
+ * number asked for) provides. */
+int q2_alloc_try(struct by_qcow2 *q, uint64_t *count, uint64_t *offset,
+                 bool *fresh);
+int q2_alloc_prepare(struct by_qcow2 *q, struct q2_chore *chore);
+/* Under lock: undo q2_alloc_try of what nobody has seen. */
+void q2_alloc_undo(struct by_qcow2 *q, uint64_t offset, uint64_t count);
+
+/* --------------------------------------------------------------- free.c */
+
+/* Under lock: one reference to each of these clusters ends once the tables
+ * that still hold it are on disk. */
+void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
+             enum by_qcow2_discard why);
+/* Under lock: what an L2 entry refers to. */
+void q2_free_entry(struct by_qcow2 *q, uint64_t entry,
+                   enum by_qcow2_discard why);
+/* Under lock: a request that uses mapped clusters begins and ends. */
+static inline uint64_t q2_enter(struct by_qcow2 *q)
+{
+    q->running[q->epoch & 1]++;
+    return q->epoch;
+}
+static inline void q2_leave(struct by_qcow2 *q, uint64_t epoch)
+{
+    q->running[epoch & 1]--;
+}
+/* Table work, behind a barrier: give back what was freed before `count`. */
+int q2_free_apply(struct by_qcow2 *q, uint32_t count);
+
+/* -------------------------------------------------------------- flush.c */
+
+/* Table work: bring all tables to the disk in order.  Ends with a barrier. */
+int q2_sync(struct by_qcow2 *q);
+/* Table work, no requests: q2_sync until nothing is left to give back. */
+int q2_settle(struct by_qcow2 *q);
+
+/* ----------------------------------------------------------------- l1.c */
+
+/* Table work: change an entry in memory; q2_sync writes it. */
+void q2_l1_set(struct by_qcow2 *q, uint32_t index, uint64_t entry);
+/* Table work: an L2 table of our own at this index (a new one, or a copy of
+ * one that a snapshot shares). */
+int q2_l2_make(struct by_qcow2 *q, uint32_t l1_index);
+
+/* ----------------------------------------------------------------- l2.c */
+
+/* What a guest range is. */
+enum q2_kind {
+    Q2_KIND_UNALLOCATED,        /* the backing node's, else zeroes */
+    Q2_KIND_ZERO,
+    Q2_KIND_DATA,
+    Q2_KIND_COMPRESSED,
+};
+
+struct q2_run {
+    enum q2_kind kind;
+    bool copied;                /* DATA: may be written in place */
+    bool has_host;              /* host is valid (ZERO with a cluster too) */
+    uint64_t bytes;
+    uint64_t host;              /* of the first byte */
+    uint64_t entry, bitmap;     /* L2's, of the first cluster */
+};
+
+/* Under lock.  What [guest, guest + bytes) is, as far as it is of one kind
+ * and contiguous in the host.  0; -EAGAIN: `wait` is woken when the table is
+ * there; -EIO: the tables are bad, or could not be read. */
+int q2_map(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
+           struct q2_run *run, struct q2_wait *wait);
+/* Table work: the same, waiting. */
+int q2_map_wait(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
+                struct q2_run *run);
+
+/* ------------------------------------------------------------ overlap.c */
+
+/* Metadata in the file, for the overlap check.  Under lock or table work
+ * before there are requests. */
+int q2_map_add(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
+               uint32_t type);
+void q2_map_remove(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
+                   uint32_t type);
+/* Under lock: does a write of [offset, bytes) of the file meet metadata, but
+ * for types in `ignore`?  Reports, marks the image corrupt, -EIO. */
+int q2_overlap_check(struct by_qcow2 *q, uint32_t ignore, uint64_t offset,
+                     uint64_t bytes);
+/* Under lock or not: an entry is bad.  fatal: the image gets its corrupt bit
+ * and takes no more writes.  Answers -EIO. */
+int q2_corrupt(struct by_qcow2 *q, bool fatal, int64_t offset, int64_t bytes,
+               const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+#endif /* BLOCKYARD_QCOW2_IMAGE_H */
