@@ -46,32 +46,39 @@ extern const struct by_api *q2_api;
 struct q2_wait {
     struct q2_wait *next;
     struct by_loop *loop;
-    struct by_task task;
+    struct by_task task;        /* its run, set by the waiter */
+    int result;                 /* -errno: what was waited for failed */
 };
-/* Under lock: put in a list; post all of a list. */
+/* wait.c.  Under lock: put in a list; post all of a list, with a result. */
 void q2_wait_add(struct q2_wait **list, struct q2_wait *wait);
-void q2_wake(struct q2_wait **list);
+void q2_wake(struct q2_wait **list, int result);
 
 /* ---------------------------------------------------------------- caches */
 
 struct q2_slice {
-    uint64_t offset;            /* in the file; 0: holds nothing */
+    uint64_t offset;            /* in the file */
     unsigned char *table;       /* slice_bytes, as on disk */
     struct q2_slice *hash_next;
-    struct q2_slice *newer, *older;
+    struct q2_slice *newer, *older; /* in one of the cache's two rings */
     uint32_t pins;              /* not to be taken away */
-    bool loading, dirty;
+    bool loading, dirty, used;
     uint32_t changes;           /* bumped by each change of a dirty one */
     struct q2_wait *waiters;    /* while loading */
 };
 
+/*
+ * Slices that are there are in `hash`, and in one of two rings: `clean`, where
+ * room is found from the oldest on, or `dirty`, which q2_sync writes.  A ring's
+ * head: head.newer is the oldest, head.older the newest.
+ */
 struct q2_cache {
     uint32_t slice_bytes;
-    uint32_t max, count;        /* slices that may be, that are */
-    uint32_t dirty;
+    uint32_t max, count;        /* slices that may be, that are (table work
+                                   may go above max for a while) */
+    uint32_t ndirty;
     uint32_t hash_mask;
     struct q2_slice **hash;
-    struct q2_slice lru;        /* head: newer is the oldest.. a ring */
+    struct q2_slice clean, dirty;
     struct q2_wait *no_room;    /* until a slice is unpinned or cleaned */
 };
 
@@ -82,27 +89,31 @@ void q2_cache_free(struct q2_cache *cache);
  * in the file), if it is there and loaded; it is the newest then. */
 struct q2_slice *q2_cache_find(struct q2_cache *cache, uint64_t offset);
 /* Under lock, on a loop, after a miss: begin to load it.  `wait` is woken when
- * trying again makes sense (it can be an error then).  0, or -ENOMEM. */
+ * trying again makes sense, or with an error.  0, or -errno at once. */
 int q2_cache_fetch(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
                    struct q2_wait *wait);
 /* Table work, lock not held: the slice, loaded and pinned.  0 or -errno. */
 int q2_cache_get(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
                  struct q2_slice **out);
-/* The same for a slice whose content is known to be zero, without reading. */
+/* The same for a slice whose content is to be all zero, without reading; it
+ * is dirty then. */
 int q2_cache_get_zeroed(struct by_qcow2 *q, struct q2_cache *cache,
                         uint64_t offset, struct q2_slice **out);
 /* Under lock. */
 void q2_cache_pin(struct q2_slice *slice);
 void q2_cache_unpin(struct q2_cache *cache, struct q2_slice *slice);
+/* Under lock: the table was changed in memory; it was written (and did not
+ * change meanwhile: `changes` is what it was when copied). */
 void q2_cache_dirty(struct q2_cache *cache, struct q2_slice *slice);
+void q2_cache_cleaned(struct q2_cache *cache, struct q2_slice *slice);
 /* Under lock: the file's range is something else now; dirty or not, what is
  * cached of it is forgotten (nothing of it is pinned). */
 void q2_cache_forget(struct q2_cache *cache, uint64_t offset, uint64_t bytes);
-/* Table work, lock not held, no requests: write back is the caller's matter. */
-void q2_cache_drop_all(struct q2_cache *cache);
-/* Table work: give back the memory of clean slices not used since the last
- * call (cache-clean-interval). */
-void q2_cache_clean_unused(struct by_qcow2 *q);
+/* Table work, no requests, lock not held: forget everything, dirty too. */
+void q2_cache_drop_all(struct by_qcow2 *q, struct q2_cache *cache);
+/* Any thread, lock not held: give back the memory of clean slices not used
+ * since the last call (cache-clean-interval). */
+void q2_cache_clean_unused(struct by_qcow2 *q, struct q2_cache *cache);
 
 /* ---------------------------------------------------------------- chores */
 
@@ -171,7 +182,11 @@ struct by_qcow2 {
     uint64_t reftable_offset;
     struct q2_cache l2, rb;
     struct q2_metamap *map;
+    pthread_cond_t loaded;          /* with lock: a slice ended loading */
     struct q2_alloc *allocs;
+    struct q2_chore room;           /* q2_sync for a full cache; result 1
+                                       while it is queued */
+    bool syncing;                   /* inside q2_sync: caches may overflow */
     bool barrier;                   /* data must be stable before L2 */
     bool dirty_bit;                 /* set in the header */
     bool corrupt;                   /* no more writes */
@@ -188,7 +203,8 @@ struct by_qcow2 {
     struct q2_freed *freed;
     uint32_t nfreed, freed_max;
     uint64_t epoch;
-    uint64_t running[2];            /* mapped requests, by epoch's parity */
+    uint64_t running[2];            /* mapped requests, by epoch's parity:
+                                       atomic, raised under lock */
 
     /* keeper.c */
     pthread_mutex_t chores_lock;
@@ -226,7 +242,7 @@ int q2_barrier(struct by_qcow2 *q);
 int q2_node_op(struct by_node *node, uint8_t op, uint32_t flags,
                uint64_t offset, uint64_t bytes);
 int q2_node_truncate(struct by_node *node, uint64_t bytes, uint32_t prealloc);
-/* Fields of the header, in place. */
+/* Fields of the header, in place, without a barrier. */
 int q2_header_put64(struct by_qcow2 *q, uint32_t at, uint64_t value);
 int q2_header_put(struct by_qcow2 *q, uint32_t at, const void *value,
                   uint32_t bytes);
@@ -273,12 +289,13 @@ void q2_free_entry(struct by_qcow2 *q, uint64_t entry,
 /* Under lock: a request that uses mapped clusters begins and ends. */
 static inline uint64_t q2_enter(struct by_qcow2 *q)
 {
-    q->running[q->epoch & 1]++;
+    __atomic_add_fetch(&q->running[q->epoch & 1], 1, __ATOMIC_RELAXED);
     return q->epoch;
 }
+/* Any thread, lock held or not. */
 static inline void q2_leave(struct by_qcow2 *q, uint64_t epoch)
 {
-    q->running[epoch & 1]--;
+    __atomic_sub_fetch(&q->running[epoch & 1], 1, __ATOMIC_RELEASE);
 }
 /* Table work, behind a barrier: give back what was freed before `count`. */
 int q2_free_apply(struct by_qcow2 *q, uint32_t count);
