@@ -21,9 +21,9 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 FLOORS = [
     {"errors", "permission", "request", "native", "_native", "schema"}
     | {"entrypoints", "activation", "trace"},
-    {"node", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
+    {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
     | {"declaration", "flags", "branches", "identifier"},
-    {"graph", "changes", "root", "carrier", "info"},
+    {"graph", "changes", "root", "carrier", "info", "bitmaps", "dirtybitmap"},
     {"job", "export", "objects", "iothread", "throttlegroup"},
     {"plugins"},
     {"yard", "image", "blocking"},
