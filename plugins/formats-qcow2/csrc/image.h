@@ -125,8 +125,13 @@ struct q2_chore {
     int result;
     struct q2_wait wait;
 };
-/* keeper.c; any thread, `lock` may be held. */
+/* keeper.c; any thread, `lock` may be held.  A chore without a loop in its
+ * wait is not touched any more once it runs: it may be added again then. */
 void q2_chore_add(struct by_qcow2 *q, struct q2_chore *chore);
+/* Before there are chores; when there are no requests any more: does what is
+ * waiting and ends the thread. */
+void q2_keeper_init(struct by_qcow2 *q);
+void q2_keeper_end(struct by_qcow2 *q);
 
 /* ------------------------------------------------------------- the image */
 
@@ -189,19 +194,26 @@ struct by_qcow2 {
     bool syncing;                   /* inside q2_sync: caches may overflow */
     bool barrier;                   /* data must be stable before L2 */
     bool dirty_bit;                 /* set in the header */
-    bool corrupt;                   /* no more writes */
-    bool broken_read;               /* a non-fatal report was made */
+    bool corrupt;                   /* no more writes; see q2_is_corrupt */
 
     /* alloc.c: under lock */
+    uint32_t rb_slice_bits;         /* clusters of a slice of rb, log2 */
+    uint64_t *roomy;                /* a bit for each such slice under the
+                                       refcount table: may have a free one */
+    uint64_t roomy_slices;
     uint64_t free_from;             /* no free cluster (index) below */
     uint64_t fresh;                 /* clusters from here (index) on were
                                        never used and read as zeroes */
     uint64_t file_end;              /* bytes that the file has */
-    uint64_t compressed_at;         /* next free byte for compressed data */
+    uint64_t file_floor;            /* never cut the file below this */
+    uint64_t compressed_at;         /* next free byte for compressed data in a
+                                       cluster begun; 0: none */
 
     /* free.c: under lock */
     struct q2_freed *freed;
     uint32_t nfreed, freed_max;
+    struct q2_chore give_back;      /* a sync because much was freed; result 1
+                                       while it is queued */
     uint64_t epoch;
     uint64_t running[2];            /* mapped requests, by epoch's parity:
                                        atomic, raised under lock */
@@ -216,7 +228,10 @@ struct by_qcow2 {
     struct q2_inflated *inflated;   /* compressed.c: the bounded cache */
     struct by_crypto *crypto;       /* null: plain */
 
-    char report[256];               /* overlap.c: the last corruption */
+    /* corrupt.c: under chores_lock */
+    char report[256];               /* the last corruption */
+    bool reported, reported_fatal, reporting;
+    struct q2_chore marking;
 };
 
 static inline uint64_t q2_cluster(const struct by_qcow2 *q, uint64_t offset)
@@ -249,7 +264,7 @@ int q2_header_put(struct by_qcow2 *q, uint32_t at, const void *value,
 /* Set and clear bits of the incompatible features, with a barrier behind. */
 int q2_incompatible(struct by_qcow2 *q, uint64_t set, uint64_t clear);
 
-/* ----------------------------------------------------- refcount.c, alloc.c */
+/* ------------------------------------------------------------- refcount.c */
 
 /* One refcount of a slice. */
 uint64_t q2_refcount_read(const struct by_qcow2 *q, const void *table,
@@ -265,6 +280,38 @@ int q2_refcount_get(struct by_qcow2 *q, uint64_t cluster, uint64_t *value);
  * wait for the disk. */
 int q2_refcount_add(struct by_qcow2 *q, uint64_t cluster, uint64_t count,
                     int64_t delta);
+/* Under lock: the offset of the slice of rb that counts this cluster; 0 where
+ * there is no block. */
+uint64_t q2_refcount_slice(const struct by_qcow2 *q, uint64_t cluster);
+/* Table work: is the refcount table's entry good?  Reports if not, -EIO. */
+int q2_block_check(struct by_qcow2 *q, uint64_t index);
+/* Table work (grow.c): a block for this entry of the refcount table, which
+ * has none, and a larger table if need be; on the disk when this returns.
+ * [first, first + count) are clusters that it may not occupy. */
+int q2_block_make(struct by_qcow2 *q, uint64_t index, uint64_t first,
+                  uint64_t count);
+
+/* ---------------------------------------------------------------- space.c */
+
+/* Table work, no requests: begin anew with what is in q->reftable and with
+ * the file's length; at opening and when the tables were read again. */
+int q2_space_init(struct by_qcow2 *q);
+void q2_space_free(struct by_qcow2 *q);
+/* Table work: the refcount table has this many entries now. */
+int q2_space_resize(struct by_qcow2 *q, uint32_t reftable_size);
+/* Under lock: this cluster is free now; find the next slice that may have a
+ * free cluster (UINT64_MAX: none), this one is full. */
+void q2_space_freed(struct by_qcow2 *q, uint64_t cluster);
+uint64_t q2_space_next(const struct by_qcow2 *q, uint64_t slice);
+void q2_space_full(struct by_qcow2 *q, uint64_t slice);
+/* Table work: the file has at least this many bytes (whole clusters), and
+ * some more so that this is rare.  -ENOSPC where it cannot grow. */
+int q2_file_reach(struct by_qcow2 *q, uint64_t end);
+/* Table work, no requests: cut what q2_file_reach has added and nobody uses. */
+int q2_file_trim(struct by_qcow2 *q);
+
+/* ---------------------------------------------------------------- alloc.c */
+
 /* Table work: contiguous clusters for `bytes`, refcount 1 each; content is
  * undefined.  0 or -errno (-EFBIG: no such offset). */
 int q2_alloc_wait(struct by_qcow2 *q, uint64_t bytes, uint64_t *offset);
@@ -274,13 +321,19 @@ int q2_alloc_wait(struct by_qcow2 *q, uint64_t bytes, uint64_t *offset);
 int q2_alloc_try(struct by_qcow2 *q, uint64_t *count, uint64_t *offset,
                  bool *fresh);
 int q2_alloc_prepare(struct by_qcow2 *q, struct q2_chore *chore);
+/* The same for compressed data: 1..cluster_size bytes at any byte offset, one
+ * more reference to each cluster that they touch. */
+int q2_alloc_bytes(struct by_qcow2 *q, uint64_t bytes, uint64_t *offset);
 /* Under lock: undo q2_alloc_try of what nobody has seen. */
 void q2_alloc_undo(struct by_qcow2 *q, uint64_t offset, uint64_t count);
 
 /* --------------------------------------------------------------- free.c */
 
 /* Under lock: one reference to each of these clusters ends once the tables
- * that still hold it are on disk. */
+ * that still hold it are on disk.  Does nothing with an external data file:
+ * its clusters have no refcounts, and a discard must not come after the next
+ * write there, so the request itself makes it.  Whoever frees a table takes
+ * it out of the map and the caches (q2_map_remove, q2_cache_forget). */
 void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
              enum by_qcow2_discard why);
 /* Under lock: what an L2 entry refers to. */
@@ -304,6 +357,11 @@ int q2_free_apply(struct by_qcow2 *q, uint32_t count);
 
 /* Table work: bring all tables to the disk in order.  Ends with a barrier. */
 int q2_sync(struct by_qcow2 *q);
+/* A chore: a guest's flush.  As q2_sync, but leaves refcounts in memory when
+ * lazy refcounts allow it.  All that wait are served by one. */
+int q2_flush_chore(struct by_qcow2 *q, struct q2_chore *chore);
+/* Under lock: are there tables that a guest's flush must write? */
+bool q2_flush_needed(const struct by_qcow2 *q);
 /* Table work, no requests: q2_sync until nothing is left to give back. */
 int q2_settle(struct by_qcow2 *q);
 
@@ -351,13 +409,28 @@ int q2_map_add(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
                uint32_t type);
 void q2_map_remove(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
                    uint32_t type);
+void q2_map_clear(struct by_qcow2 *q);
+/* Under lock: the types of all metadata in these clusters; *first: the first
+ * cluster of them that holds any. */
+uint32_t q2_map_types(const struct by_qcow2 *q, uint64_t cluster,
+                      uint64_t count, uint64_t *first);
+/* Under lock: how often was this cluster added as this type? */
+uint32_t q2_map_times(const struct by_qcow2 *q, uint64_t cluster,
+                      uint32_t type);
 /* Under lock: does a write of [offset, bytes) of the file meet metadata, but
  * for types in `ignore`?  Reports, marks the image corrupt, -EIO. */
 int q2_overlap_check(struct by_qcow2 *q, uint32_t ignore, uint64_t offset,
                      uint64_t bytes);
+
+/* ------------------------------------------------------------ corrupt.c */
+
 /* Under lock or not: an entry is bad.  fatal: the image gets its corrupt bit
  * and takes no more writes.  Answers -EIO. */
 int q2_corrupt(struct by_qcow2 *q, bool fatal, int64_t offset, int64_t bytes,
                const char *format, ...) __attribute__((format(printf, 5, 6)));
+static inline bool q2_is_corrupt(const struct by_qcow2 *q)
+{
+    return __atomic_load_n(&q->corrupt, __ATOMIC_ACQUIRE);
+}
 
 #endif /* BLOCKYARD_QCOW2_IMAGE_H */
