@@ -22,7 +22,7 @@ FLOORS = [
     {"errors", "permission", "request", "native", "_native", "schema"}
     | {"entrypoints", "activation", "trace"},
     {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
-    | {"declaration", "flags", "branches", "identifier"},
+    | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"},
     {"graph", "changes", "root", "carrier", "info", "bitmaps", "dirtybitmap"},
     {"job", "export", "objects", "iothread", "throttlegroup"},
     {"plugins"},

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import attrs
 
 from blockyard.access import Access
 from blockyard.errors import BlockyardError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from blockyard.loop import Control, Event, Loop
     from blockyard.node import Node, Opened
@@ -164,16 +166,27 @@ class Carrier:
         """Requests from Python through the root."""
         return Access(self.control, root, inner=inner, node_at=self.node_at)
 
+    @asynccontextmanager
+    async def inside(self, node: Node) -> AsyncIterator[Access]:
+        """Requests to the node for as long as ``async with`` lasts, drained or not.
+
+        They are not bound by permissions: whose they are has seen to those.
+        """
+        root = self.create_root(node)
+        try:
+            self.set_root_rights(root, writable=not node.read_only, growable=True)
+            yield self.access(root, inner=True)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.free_root(root)
+
     async def flush(self, node: Node) -> None:
         """Flush the node, inside a drained section too.
 
         :raises ImageIOError: with the errno.
         """
-        root = self.create_root(node)
-        try:
-            await self.access(root, inner=True).flush()
-        finally:
-            await self.free_root(root)
+        async with self.inside(node) as access:
+            await access.flush()
 
     # -- drain
 

@@ -6,7 +6,7 @@ Import these from ``blockyard.node``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -14,6 +14,8 @@ from blockyard.permission import Role
 from blockyard.request import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blockyard.node import Driver
 
 __all__ = ["ChildSpec", "DriverType", "Opened"]
@@ -49,6 +51,8 @@ class DriverType:
     implementation: str | type[Driver]
     #: The schema's struct for this branch of BlockdevCreateOptions.
     create_options: type | None = None
+    #: The schema's struct for this branch of BlockdevAmendOptions.
+    amend_options: type | None = None
     #: The schema's struct for this branch of ImageInfoSpecific, without its wrapper.
     image_info_type: type | None = None
     #: The schema's struct for this branch of BlockStatsSpecific.
@@ -58,6 +62,16 @@ class DriverType:
     mutable_options: tuple[str, ...] = ()
     #: Whether the format records a backing file, so that reopen must name it.
     supports_backing: bool = False
+    #: How sure the format is that an image is its own, given the first 2048 bytes (the
+    #: rest of a shorter image is zeroes) and the image's name: 0 for no, 100 for a mark
+    #: that is its own.  The bytes may be anybody's.  None: it is never guessed.
+    probe: Callable[[bytes, str], int] | None = None
+    #: A protocol's prefixes in names of images, ``("nbd", "nbd+unix")``.
+    prefixes: tuple[str, ...] = ()
+    #: What blockdev-add takes for a name of an image, whose prefix is one of ``prefixes``,
+    #: without ``driver``; it raises a BlockyardError for a bad one.  None: the option
+    #: ``filename`` is what follows the prefix and its colon.
+    parse_filename: Callable[[str], dict[str, Any]] | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from blockyard import permission
 from blockyard.errors import BlockyardError, Unsupported, from_errno
+from blockyard.filename import path_combine
+from blockyard.imagework import ImageWork
 from blockyard.permission import Perm, Role
 from blockyard.request import BlockStatus, Preallocation, RequestFlags, StatusFlags
 
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Driver", "PythonDriver"]
 
 
-class Driver(abc.ABC):
+class Driver(ImageWork, abc.ABC):
     """The control half of a driver: one instance per node, made before its children open.
 
+    What it can do with images besides is :class:`~blockyard.imagework.ImageWork`.
     All methods run on the control loop and must not block it: what can hang goes
     to a thread (``anyio.to_thread.run_sync``).
     """
@@ -42,6 +45,8 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     async def open(self) -> Opened:
         """Open the image.  ``self.node.children`` holds the children that options name.
+
+        Those that :meth:`named_children` named are there as well, the backing file too.
 
         A failed open leaves nothing behind; ``close`` is not called after it.
 
@@ -68,6 +73,14 @@ class Driver(abc.ABC):
     def exact_filename(self) -> str | None:
         """A plain name that opens the same image, or None: then ``json:{...}`` is shown."""
         return None
+
+    def directory(self) -> str | None:
+        """What relative names in images that lie here are appended to; None: there is none.
+
+        By default the folder in the exact name; a format's is its primary child's.
+        """
+        name = self.exact_filename()
+        return None if name is None else path_combine(name, "")
 
     def strong_options(self) -> dict[str, Any]:
         """Options that decide which data the node shows, children left out.
@@ -167,7 +180,12 @@ class Driver(abc.ABC):
     # -- information
 
     async def image_info(self) -> dict[str, Any]:
-        """Members of QAPI ImageInfo that the driver knows better, ``format-specific`` too."""
+        """Members of QAPI ImageInfo that the driver knows better.
+
+        ``format-specific`` as QAPI has it: ``{"type": "qcow2", "data": {...}}``;
+        ``dirty-flag``, ``encrypted``, ``compressed`` and ``cluster-size`` where they
+        apply.  The backing file's names, snapshots and children are core's to tell.
+        """
         return {}
 
     async def allocated_size(self) -> int | None:

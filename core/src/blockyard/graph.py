@@ -217,6 +217,11 @@ class Graph:
                 await refresh([root.node], tran)
             self.apply_rights(root)
 
+    async def refresh_permissions(self, node: Node) -> None:
+        """:meth:`blockyard.node.Node.refresh_permissions`."""
+        async with self.writer, Transaction() as tran:
+            await refresh([node], tran)
+
     def apply_rights(self, root: Root) -> None:
         """Let through natively what the root's permissions allow."""
         writable = root.perm & _WRITES != NONE

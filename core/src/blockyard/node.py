@@ -25,6 +25,9 @@ from blockyard.flags import Flags
 from blockyard.request import Limits
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from blockyard.access import Access
     from blockyard.dirtybitmap import DirtyBitmap
     from blockyard.graph import Graph
     from blockyard.permission import Perm, Role
@@ -92,6 +95,12 @@ class Node:
     active: bool = True
     #: The parent whose inline definition made this node, which it inherits options from.
     inherits_from: Node | None = None
+    #: The backing file's name and format as the image records them; empty for none.
+    backing_file: str = ""
+    backing_format: str = ""
+    #: The name of the backing node that opening the image by its name would bring; where
+    #: the present one has another name, the backing file is overridden.
+    auto_backing_file: str = ""
     #: Whether blockdev-add made it, so that blockdev-del may end it.
     monitor_owned: bool = False
     #: The :class:`blockyard.loop.Loop` that serves it.
@@ -137,3 +146,26 @@ class Node:
         inherited.  The name has to be one of the declaration's children.
         """
         return await self.graph.open_child(self, name, options, role)
+
+    def record_backing(self, file: str | None, fmt: str | None) -> None:
+        """Note what the header says of the backing file; for ``named_children``.
+
+        Also after an activation that read the header again.
+        """
+        self.backing_file = self.auto_backing_file = file or ""
+        self.backing_format = fmt or ""
+
+    async def refresh_permissions(self) -> None:
+        """Ask the children again, whose permissions depend on what the driver has changed.
+
+        :raises PermissionConflict: if another user is in the way; nothing has changed.
+        """
+        await self.graph.refresh_permissions(self)
+
+    def reading(self, name: str = "file") -> AbstractAsyncContextManager[Access]:
+        """``async with node.reading("file") as access:`` requests to a child.
+
+        They enter below this node, so that no drained section holds them back; with
+        them a driver reads headers before its own native half is there.
+        """
+        return self.graph.carrier.inside(self.children[name].node)
