@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describe the native half to cffi: the declarations are those of ``csrc/control.h``."""
+"""Describe the native half to cffi: the declarations are those of the headers named here."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,15 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
+CONTROLS = ["csrc/control.h", "csrc/tables_control.h"]
 
 ffibuilder = FFI()
 ffibuilder.cdef("struct by_qcow2;")
-ffibuilder.cdef(re.sub(r"^#.*$", "", (HERE / "csrc/control.h").read_text(), flags=re.MULTILINE))
+for name in CONTROLS:
+    ffibuilder.cdef(re.sub(r"^#.*$", "", (HERE / name).read_text(), flags=re.MULTILINE))
 ffibuilder.set_source(
     "blockyard_formats_qcow2._native",
-    '#include "control.h"',
+    "".join(f'#include "{Path(name).name}"\n' for name in CONTROLS),
     sources=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.c")),
     include_dirs=["csrc"],
     libraries=["z", "zstd", "deflate"],
