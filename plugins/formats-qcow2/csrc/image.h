@@ -156,6 +156,7 @@ struct q2_freed {
 
 struct by_qcow2 {
     struct by_qcow2_settings set;   /* as Python gave it */
+    uint64_t tag;                   /* of our events */
     struct by_node *node;           /* our own; null before it is there */
     struct by_node *file, *data;    /* the same but for an external data file */
     struct by_node *backing;        /* or null */
@@ -229,9 +230,10 @@ struct by_qcow2 {
     struct by_crypto *crypto;       /* null: plain */
 
     /* corrupt.c: under chores_lock */
-    char report[256];               /* the last corruption */
-    bool reported, reported_fatal, reporting;
+    char report[2][256];            /* the first corruption; the first fatal */
+    bool reported[2], told[2];
     struct q2_chore marking;
+    bool marking_queued;
 };
 
 static inline uint64_t q2_cluster(const struct by_qcow2 *q, uint64_t offset)
