@@ -195,6 +195,67 @@ void by_bridge_complete_status(struct by_bridge *bridge, uint64_t handle,
                                const struct by_status *answer);
 void by_bridge_free(struct by_bridge *bridge); /* its node is gone */
 
+/* ---- dirty bitmaps */
+
+/*
+ * Which parts of a node have changed: a bit for each `granularity` bytes.  A
+ * bitmap is made alone and then attached to a node, whose length it follows
+ * and whose changes it records while it is enabled.  Any thread may call all
+ * of this; each call is whole for itself.  Memory grows with what is set, and
+ * where it is out, a bitmap calls more dirty than there is and never less.
+ */
+struct by_bitmap;
+
+/* granularity: a power of two from 512 up; length: bytes, at most INT64_MAX.
+ * Clean, enabled, writable.  Null: no memory, or a wrong number. */
+struct by_bitmap *by_bitmap_create(uint32_t granularity, uint64_t length);
+/* The same content again, attached to no node; null: no memory. */
+struct by_bitmap *by_bitmap_copy(struct by_bitmap *bitmap);
+/* Nobody else uses it; it is taken off its node. */
+void by_bitmap_free(struct by_bitmap *bitmap);
+
+/* Record the node's changes from now on: of all requests that complete after
+ * the call.  Taken off by detach, or when the node is freed. */
+void by_bitmap_attach(struct by_bitmap *bitmap, struct by_node *node);
+void by_bitmap_detach(struct by_bitmap *bitmap);
+/* Whether changes are recorded. */
+void by_bitmap_set_enabled(struct by_bitmap *bitmap, bool enabled);
+bool by_bitmap_get_enabled(struct by_bitmap *bitmap);
+/* While a node has a bitmap that is read-only, what would change its data is
+ * refused with -EPERM. */
+void by_bitmap_set_read_only(struct by_bitmap *bitmap, bool read_only);
+
+uint64_t by_bitmap_length(struct by_bitmap *bitmap); /* of the node, bytes */
+uint64_t by_bitmap_count(struct by_bitmap *bitmap);  /* bits that are set */
+/* The range is dirty; what lies past the end is ignored. */
+void by_bitmap_set(struct by_bitmap *bitmap, uint64_t offset, uint64_t bytes);
+void by_bitmap_clear(struct by_bitmap *bitmap);
+/* Exchange contents; what is past the end of either is forgotten.  -EINVAL if
+ * their granularities differ. */
+int by_bitmap_swap(struct by_bitmap *bitmap, struct by_bitmap *other);
+/* Set in `to` what is set in `from`. */
+void by_bitmap_merge(struct by_bitmap *to, struct by_bitmap *from);
+
+/* The bytes at `offset`, up to `bytes` and the end, that are all dirty or all
+ * clean: how many (0 past the end), and which in *dirty. */
+uint64_t by_bitmap_status(struct by_bitmap *bitmap, uint64_t offset,
+                          uint64_t bytes, bool *dirty);
+/* The first byte from `offset` on that is dirty, or clean; UINT64_MAX: none
+ * before the end. */
+uint64_t by_bitmap_next_dirty(struct by_bitmap *bitmap, uint64_t offset);
+uint64_t by_bitmap_next_clean(struct by_bitmap *bitmap, uint64_t offset);
+
+/*
+ * The bitmap as bytes: bit 0 of byte 0 is the first, those past the end are 0
+ * (qcow2's bitmap data).  `at` and `bytes` count bytes of that form; `at` is
+ * a multiple of 8.  deserialise adds what is set and ignores what is past the
+ * end.
+ */
+void by_bitmap_serialise(struct by_bitmap *bitmap, uint64_t at, void *out,
+                         uint64_t bytes);
+void by_bitmap_deserialise(struct by_bitmap *bitmap, uint64_t at,
+                           const void *in, uint64_t bytes);
+
 /* ---- tracing */
 
 /* Switch names that match a shell pattern; answers how many matched. */

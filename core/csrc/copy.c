@@ -114,6 +114,7 @@ static bool can_offload(const struct by_inode *from, const struct by_inode *to,
         && (from->node.ops->serves & BY_OP_BIT(BY_OP_COPY_RANGE))
         && (from->node.ops->capabilities & BY_CAP_ANY_LOOP)
         && !__atomic_load_n(&to->threshold, __ATOMIC_RELAXED)
+        && !__atomic_load_n(&to->frozen, __ATOMIC_RELAXED)
         && !__atomic_load_n(&to->serialising, __ATOMIC_RELAXED);
 }
 

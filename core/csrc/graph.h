@@ -67,6 +67,10 @@ struct by_inode {               /* "inside a node": the whole of by_node */
     uint32_t drains;
     uint32_t lengths;           /* how often the length was set */
 
+    struct by_bitmap *bitmaps;  /* bitmap.h */
+    pthread_mutex_t bitmaps_lock;
+    bool frozen;                /* for a bitmap's sake: nothing may change */
+
     uint32_t serialising;       /* requests in active */
     pthread_mutex_t gate;       /* over active and what hangs on it */
     struct by_tracked *active;
@@ -143,6 +147,9 @@ static inline uint64_t by_lane_leave(struct by_lane *lane)
 
 /* node.c: the node is at least this long; any loop */
 void by_node_grow(struct by_node *node, uint64_t length);
+
+/* node.c: settings changed, and with them what requests need */
+void by_node_follow_settings(struct by_inode *inode);
 
 void by_lanes_free(struct by_lane **lanes);
 void by_lanes_stats(struct by_lane *const *lanes, struct by_stats *out);

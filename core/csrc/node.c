@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "bitmap.h"
 #include "graph.h"
 
 struct by_lane *by_lane_make(struct by_lane **lanes, struct by_loop *loop)
@@ -72,11 +73,13 @@ static bool needs_prepare(const struct by_inode *inode, int op)
     case BY_OP_WRITE:
         return inode->detect_zeroes
             || __atomic_load_n(&inode->threshold, __ATOMIC_RELAXED)
-            || (ops->capabilities & BY_CAP_REPEATS_READS);
+            || (ops->capabilities & BY_CAP_REPEATS_READS)
+            || __atomic_load_n(&inode->frozen, __ATOMIC_RELAXED);
     case BY_OP_FLUSH:
         return inode->no_flush;
     case BY_OP_DISCARD:
-        return !inode->discard;
+        return !inode->discard
+            || __atomic_load_n(&inode->frozen, __ATOMIC_RELAXED);
     case BY_OP_WRITE_ZEROES:
     case BY_OP_TRUNCATE:
     case BY_OP_COPY_RANGE:
@@ -92,6 +95,13 @@ static void follow_settings(struct by_inode *inode, int op)
 {
     __atomic_store_n(&inode->plan[op].prepare, needs_prepare(inode, op),
                      __ATOMIC_RELEASE);
+}
+
+void by_node_follow_settings(struct by_inode *inode)
+{
+    for (int op = 0; op < BY_OP_COUNT; op++) {
+        follow_settings(inode, op);
+    }
 }
 
 static void make_plan(struct by_inode *inode, int op)
@@ -155,6 +165,7 @@ struct by_node *by_node_create(const struct by_node_ops *ops, void *state,
     inode->node.limits.size = sizeof(inode->node.limits);
     inode->discard = true;
     pthread_mutex_init(&inode->gate, NULL);
+    pthread_mutex_init(&inode->bitmaps_lock, NULL);
     make_plans(inode);
     return &inode->node;
 }
@@ -176,10 +187,11 @@ static void report_length(struct by_node *node, uint64_t before,
 void by_node_set_length(struct by_node *node, uint64_t length)
 {
     uint64_t before = __atomic_exchange_n(&node->length, length,
-                                          __ATOMIC_ACQ_REL);
+                                          __ATOMIC_SEQ_CST);
 
     __atomic_add_fetch(&by_inode(node)->lengths, 1, __ATOMIC_RELEASE);
     if (before != length) {
+        by_bitmaps_resize(by_inode(node));
         report_length(node, before, length);
     }
 }
@@ -190,7 +202,8 @@ void by_node_grow(struct by_node *node, uint64_t length)
 
     while (before < length) {
         if (__atomic_compare_exchange_n(&node->length, &before, length, false,
-                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+                                        __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE)) {
+            by_bitmaps_resize(by_inode(node));
             report_length(node, before, length);
             return;
         }
@@ -283,6 +296,7 @@ static int bury(struct by_work *work)
     }
     by_lanes_free(inode->lanes);
     pthread_mutex_destroy(&inode->gate);
+    pthread_mutex_destroy(&inode->bitmaps_lock);
     free(inode->children);
     free(inode);
     by_report(tag, BY_EVENT_DONE, 0, 0, 0);
@@ -316,6 +330,7 @@ int by_node_free(struct by_node *node, uint64_t tag)
         return -ENOMEM;
     }
     burial->inode = by_inode(node);
+    by_bitmaps_detach(burial->inode);
     burial->inode->free_tag = tag;
     burial->work.run = bury;
     burial->work.done = buried;

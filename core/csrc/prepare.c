@@ -127,8 +127,18 @@ static int prepare_write(struct by_inode *inode, struct by_request *req)
     return run(inode, req, by_zeroes);
 }
 
+static bool changes_data(uint8_t op)
+{
+    return op == BY_OP_WRITE || op == BY_OP_WRITE_ZEROES
+        || op == BY_OP_DISCARD || op == BY_OP_TRUNCATE;
+}
+
 int by_prepare(struct by_inode *inode, struct by_request *req)
 {
+    if (unlikely(__atomic_load_n(&inode->frozen, __ATOMIC_RELAXED)
+                 && changes_data(req->op))) {
+        return -EPERM;
+    }
     req->flags &= ~BY_REQ_SERIALISING;
     switch (req->op) {
     case BY_OP_WRITE:

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 
+#include "bitmap.h"
 #include "graph.h"
 
 struct by_frame *by_frame_push(struct by_request *req, size_t bytes,
@@ -121,6 +122,10 @@ static void leave(struct by_tracked *tracked, int result)
 
     if (result == 0) {
         follow_length(tracked);
+    }
+    if (unlikely(__atomic_load_n(&tracked->inode->bitmaps,
+                                 __ATOMIC_RELAXED) != NULL)) {
+        by_bitmaps_record(tracked);
     }
     by_account(lane, tracked->op, tracked->offset, tracked->bytes,
                tracked->began, result);

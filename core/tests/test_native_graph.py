@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-PROGRAMS = ["graph_test", "graph_rules", "graph_many"]
+PROGRAMS = ["graph_test", "graph_rules", "graph_many", "bitmap_test"]
 
 
 @pytest.mark.parametrize("seed", ["1", "20", "300"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
+from blockyard import bitmaps
 from blockyard.access import Access
 from blockyard.errors import BlockyardError
 
@@ -69,6 +70,8 @@ class Carrier:
         for slot in range(len(slots)):
             self.set_child(node, slot, slots[slot])
         self.set_flags(node)
+        if node.bitmaps:
+            bitmaps.attach(node)
 
     def set_child(self, node: Node, slot: int, name: str) -> None:
         """Tell the native node who its child in ``slot`` is now.  Drained."""
@@ -130,6 +133,8 @@ class Carrier:
     async def free(self, node: Node) -> None:
         """End the native node: drained, and nobody points to it."""
         native = node.native
+        if node.bitmaps:
+            bitmaps.close(node)
         await self.control.call(lambda tag: self._lib.by_node_free(native, tag))
         self.control.release(node.threshold_tag)
         self.control.release(node.length_tag)

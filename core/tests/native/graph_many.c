@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * graph_many.c - one node that several loops use at the same time, each with
- * many requests under way, while the test drains, truncates, changes settings
- * and reads statistics.
+ * many requests under way, while the test drains, truncates, changes settings,
+ * reads statistics and works on the node's dirty bitmaps.
  *
  * Each loop owns every third sector-and-a-half of the disk, so that the
  * blocks at the borders are shared and only the gate keeps the rewrites of
@@ -45,6 +45,9 @@ struct many {
     uint64_t top;                 /* growing: the highest end so far */
     unsigned left;                /* users at work */
     bool truncating;
+    struct by_bitmap *always;     /* attached all the time, */
+    struct by_bitmap *now;        /* now and then, and */
+    struct by_bitmap *merged;     /* never */
 };
 
 static unsigned draw(struct user *u, unsigned below)
@@ -169,6 +172,14 @@ static void begin(struct by_task *task)
     }
 }
 
+static void open_bitmaps(struct many *m)
+{
+    m->always = by_bitmap_create(512, 0);
+    m->now = by_bitmap_create(4096, 0);
+    m->merged = by_bitmap_create(512, by_node_get_length(m->w.base));
+    by_bitmap_attach(m->always, m->w.base);
+}
+
 static void open_many(struct many *m, uint32_t align, bool later,
                       bool through_home, bool growing)
 {
@@ -194,9 +205,17 @@ static void open_many(struct many *m, uint32_t align, bool later,
         }
         u->task = (struct by_task) { .run = begin, .owner = u };
     }
+    open_bitmaps(m);
     for (int i = 0; i < LOOPS; i++) {
         by_loop_post(m->loops[i], &m->users[i].task);
     }
+}
+
+static void close_bitmaps(struct many *m)
+{
+    by_bitmap_free(m->now);
+    by_bitmap_free(m->always);
+    by_bitmap_free(m->merged);
 }
 
 static void close_many(struct many *m)
@@ -205,6 +224,7 @@ static void close_many(struct many *m)
         CHECK(by_root_free(m->users[i].root, 6) == 0);
         wait_event(6, 0);
     }
+    close_bitmaps(m);
     close_world(&m->w);
     for (int i = 0; i < LOOPS; i++) {
         by_loop_destroy(m->loops[i], 7);
@@ -295,6 +315,44 @@ static void disturb(struct many *m)
     usleep(rng() % 500);
 }
 
+/* None of this makes a bit of `always` and `merged` together get lost. */
+static void use_bitmaps(struct many *m)
+{
+    static unsigned char bytes[64];
+    bool dirty;
+
+    switch (rng() % 8) {
+    case 0:
+        by_bitmap_attach(m->now, m->w.base);
+        break;
+    case 1:
+        by_bitmap_detach(m->now);
+        break;
+    case 2:
+        by_bitmap_set_enabled(m->now, rng() % 2);
+        break;
+    case 3:
+        by_bitmap_merge(m->now, m->always);
+        break;
+    case 4:
+        by_bitmap_clear(m->now);
+        break;
+    case 5: {
+        struct by_bitmap *held = by_bitmap_create(512, DISK);
+
+        by_bitmap_swap(m->always, held);
+        by_bitmap_merge(m->merged, held);
+        by_bitmap_free(held);
+        break;
+    }
+    case 6:
+        by_bitmap_serialise(m->always, 0, bytes, sizeof(bytes));
+        break;
+    default:
+        by_bitmap_status(m->always, rng() % SMALL, SMALL, &dirty);
+    }
+}
+
 /* Beyond all stripes: it waits for each rewrite of the last block. */
 static void truncate_start(struct many *m)
 {
@@ -321,7 +379,15 @@ static void test_one_disk(uint32_t align, bool later, bool through_home)
         } else {
             disturb(&m);
         }
+        use_bitmaps(&m);
         take_one(&m);
+    }
+    by_bitmap_merge(m.merged, m.always);
+    for (unsigned i = 0; i < SMALL; i++) {
+        bool dirty = false;
+
+        by_bitmap_status(m.merged, i, 1, &dirty);
+        CHECK(dirty || !m.model[i]);
     }
     CHECK(!memcmp(m.model, m.w.memory.bytes, SMALL));
     close_many(&m);
@@ -343,6 +409,8 @@ static void test_growing(bool later)
     }
     CHECK(by_node_get_length(m.w.base) == m.top);
     CHECK(m.top == 8ull * LOOPS * TURNS);
+    CHECK(by_bitmap_length(m.always) == m.top);
+    CHECK(by_bitmap_next_clean(m.always, 0) == UINT64_MAX);
     close_many(&m);
 }
 
