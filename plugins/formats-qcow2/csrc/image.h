@@ -287,6 +287,8 @@ int q2_refcount_add(struct by_qcow2 *q, uint64_t cluster, uint64_t count,
 uint64_t q2_refcount_slice(const struct by_qcow2 *q, uint64_t cluster);
 /* Table work: is the refcount table's entry good?  Reports if not, -EIO. */
 int q2_block_check(struct by_qcow2 *q, uint64_t index);
+/* Under lock: this cluster's refcount has become 0. */
+void q2_refcount_gone(struct by_qcow2 *q, uint64_t cluster);
 /* Table work (grow.c): a block for this entry of the refcount table, which
  * has none, and a larger table if need be; on the disk when this returns.
  * [first, first + count) are clusters that it may not occupy. */
@@ -335,7 +337,7 @@ void q2_alloc_undo(struct by_qcow2 *q, uint64_t offset, uint64_t count);
  * that still hold it are on disk.  Does nothing with an external data file:
  * its clusters have no refcounts, and a discard must not come after the next
  * write there, so the request itself makes it.  Whoever frees a table takes
- * it out of the map and the caches (q2_map_remove, q2_cache_forget). */
+ * it out of the map; the caches forget it when its refcount is 0. */
 void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
              enum by_qcow2_discard why);
 /* Under lock: what an L2 entry refers to. */
@@ -369,13 +371,39 @@ int q2_settle(struct by_qcow2 *q);
 
 /* ----------------------------------------------------------------- l1.c */
 
-/* Table work: change an entry in memory; q2_sync writes it. */
+/* Table work, lock not held: change an entry in memory; q2_sync writes it. */
 void q2_l1_set(struct by_qcow2 *q, uint32_t index, uint64_t entry);
 /* Table work: an L2 table of our own at this index (a new one, or a copy of
  * one that a snapshot shares). */
 int q2_l2_make(struct by_qcow2 *q, uint32_t l1_index);
+/* The same as a chore; arg is the index. */
+int q2_l2_make_chore(struct by_qcow2 *q, struct q2_chore *chore);
+/* Table work: lazy refcounts: the dirty bit is on the disk when this ends. */
+int q2_mark_dirty_chore(struct by_qcow2 *q, struct q2_chore *chore);
 
 /* ----------------------------------------------------------------- l2.c */
+
+/* Where the L2 entry of a guest offset is. */
+struct q2_spot {
+    struct q2_slice *slice;
+    uint32_t index;             /* in the slice */
+    uint32_t left;              /* entries of the slice from there on */
+    uint32_t l1_index;
+    bool own;                   /* no snapshot shares the table */
+};
+
+static inline uint64_t q2_entry(const struct by_qcow2 *q,
+                                const struct q2_slice *slice, uint32_t index)
+{
+    return q2_be64(slice->table + (uint64_t)index * q->entry_bytes);
+}
+
+/* Extended L2 only. */
+static inline uint64_t q2_bitmap(const struct by_qcow2 *q,
+                                 const struct q2_slice *slice, uint32_t index)
+{
+    return q2_be64(slice->table + (uint64_t)index * q->entry_bytes + 8);
+}
 
 /* What a guest range is. */
 enum q2_kind {
@@ -387,21 +415,63 @@ enum q2_kind {
 
 struct q2_run {
     enum q2_kind kind;
-    bool copied;                /* DATA: may be written in place */
+    bool copied;                /* the host cluster is ours alone */
     bool has_host;              /* host is valid (ZERO with a cluster too) */
     uint64_t bytes;
     uint64_t host;              /* of the first byte */
     uint64_t entry, bitmap;     /* L2's, of the first cluster */
 };
 
+/* Under lock.  0; -ENOENT: there is no L2 table (left is what it would have);
+ * -EAGAIN: `wait` is woken when the table is there, or, without a `wait`,
+ * nothing was begun; -EIO: the tables are bad, or could not be read. */
+int q2_find(struct by_qcow2 *q, uint64_t guest, struct q2_spot *spot,
+            struct q2_wait *wait);
+/* Table work: the same, waiting; the slice is pinned on success. */
+int q2_find_wait(struct by_qcow2 *q, uint64_t guest, struct q2_spot *spot);
+/* Under lock.  What the guest range from `guest` on is, up to the end of its
+ * (sub)cluster, by the entry at `index`.  0, or -EIO for a bad entry. */
+int q2_describe(struct by_qcow2 *q, const struct q2_slice *slice,
+                uint32_t index, uint64_t guest, struct q2_run *run);
 /* Under lock.  What [guest, guest + bytes) is, as far as it is of one kind
- * and contiguous in the host.  0; -EAGAIN: `wait` is woken when the table is
- * there; -EIO: the tables are bad, or could not be read. */
+ * and contiguous in the host; results as of q2_find but for -ENOENT. */
 int q2_map(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
            struct q2_run *run, struct q2_wait *wait);
-/* Table work: the same, waiting. */
+/* Table work, lock not held: the same, waiting. */
 int q2_map_wait(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
                 struct q2_run *run);
+
+/* --------------------------------------------------------------- requests */
+
+/* These take requests as by_node_ops.submit does, and may be given requests
+ * of our own that no node has seen.  read.c, write.c, zeroes.c, status.c. */
+int q2_read(struct by_qcow2 *q, struct by_request *req);
+int q2_write(struct by_qcow2 *q, struct by_request *req);
+int q2_write_zeroes(struct by_qcow2 *q, struct by_request *req);
+int q2_discard(struct by_qcow2 *q, struct by_request *req);
+int q2_status(struct by_qcow2 *q, struct by_request *req);
+/* compressed.c: read from the compressed cluster of this L2 entry; the
+ * request's offset is the guest's.  Write `req`, compressed. */
+int q2_read_compressed(struct by_qcow2 *q, uint64_t entry,
+                       struct by_request *req);
+int q2_write_compressed(struct by_qcow2 *q, struct by_request *req);
+/* encrypted.c: the request's offset is the data file's, `guest` the disk's. */
+int q2_read_encrypted(struct by_qcow2 *q, uint64_t guest,
+                      struct by_request *req);
+int q2_write_encrypted(struct by_qcow2 *q, uint64_t guest,
+                       struct by_request *req);
+
+/* allocs.c, under lock: guest clusters whose mapping is about to change.
+ * How many bytes of [guest, guest + bytes) no change touches, from guest on;
+ * 0: *holder changes the first. */
+uint64_t q2_alloc_clear(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
+                        struct q2_alloc **holder);
+void q2_alloc_enter(struct by_qcow2 *q, struct q2_alloc *alloc);
+/* Takes it out and wakes who waits. */
+void q2_alloc_leave(struct by_qcow2 *q, struct q2_alloc *alloc);
+
+/* resize.c, table work, no requests behind the smaller of the two sizes. */
+int q2_resize(struct by_qcow2 *q, uint64_t size, uint32_t prealloc);
 
 /* ------------------------------------------------------------ overlap.c */
 
