@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native half, ready for use: libgcrypt works, and core's table has been handed over.
+
+``csrc/control.h`` documents what may be called.
+"""
+
+from blockyard.errors import from_errno
+from blockyard.native import api_table
+from blockyard_formats_luks._native import ffi, lib
+
+__all__ = ["ffi", "lib"]
+
+if (_result := lib.by_luks_library()) < 0:
+    raise ImportError(str(from_errno(_result, "libgcrypt cannot be used")))
+if (_result := lib.by_luks_init(api_table())) < 0:
+    raise ImportError(str(from_errno(_result, "blockyard-formats-luks and core do not fit")))
