@@ -23,7 +23,8 @@ FLOORS = [
     | {"entrypoints", "activation", "trace"},
     {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
     | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"},
-    {"graph", "changes", "root", "carrier", "info", "bitmaps", "dirtybitmap"},
+    {"graph", "changes", "root", "carrier", "info", "imagename", "bitmaps", "dirtybitmap"}
+    | {"naming"},
     {"job", "export", "objects", "iothread", "throttlegroup"},
     {"plugins"},
     {"yard", "image", "blocking"},

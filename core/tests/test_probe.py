@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from blockyard.cli.probe import guess, guess_bytes
+from blockyard.probe import guess, guess_bytes
 
 MARKS = [
     ("qcow2", b"QFI\xfb\0\0\0\x03"),

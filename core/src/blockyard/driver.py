@@ -35,6 +35,9 @@ class Driver(ImageWork, abc.ABC):
 
     #: The declaration; a driver in pure Python sets it in its class body.
     type: ClassVar[DriverType]
+    #: Whether the format was guessed from the image's content: raw must not let its
+    #: users turn it into another one.  Set before ``open``.
+    guarded: bool = False
 
     def __init__(self, options: Any, node: Node) -> None:
         self.options = options

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of images: what has a protocol, what is relative to what, what they open.
-
-Such names come out of images (backing files) as well as from people.  Nothing of a
-name is run or expanded: it is a path, ``protocol:...``, or ``json:{...}`` with the
-options of blockdev-add.
-"""
+"""Names of images: what has a protocol, and what is relative to what."""
 
 from __future__ import annotations
 

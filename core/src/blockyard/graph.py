@@ -103,18 +103,6 @@ class Graph:
             node.monitor_owned = monitor_owned
             return node
 
-    async def open_child(self, parent: Node, name: str, options: Any, role: Role) -> Child:
-        """:meth:`blockyard.node.Node.open_child`."""
-        if isinstance(options, str):
-            node = self.lookup_child(options)
-        else:
-            node = await opening.open_tree(self, _visited(options), parent, role)
-        try:
-            return await opening.attach_child(self, parent, name, role, node)
-        except BaseException:
-            await self.release(node)
-            raise
-
     async def delete(self, name: str) -> None:
         """End a node that :meth:`add` made, if nobody uses it.
 
@@ -372,13 +360,6 @@ class Graph:
                 await refresh(nodes, tran)
         except BlockyardError as error:
             _log.warning("loosening permissions: %s", error)
-
-
-def _visited(options: Any) -> Any:
-    from blockyard.schema import visit
-    from blockyard.schema.block import BlockdevOptions
-
-    return visit(BlockdevOptions, options) if isinstance(options, dict) else options
 
 
 def _check_deletable(node: Node) -> None:

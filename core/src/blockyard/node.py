@@ -139,14 +139,6 @@ class Node:
             raise BlockyardError(message)
         self.read_only = True
 
-    async def open_child(self, name: str, options: Any, role: Role) -> Child:
-        """Open a child that the image itself names; for a driver's ``open``.
-
-        ``options`` is a node name or a dict as blockdev-add's; what it leaves out is
-        inherited.  The name has to be one of the declaration's children.
-        """
-        return await self.graph.open_child(self, name, options, role)
-
     def record_backing(self, file: str | None, fmt: str | None) -> None:
         """Note what the header says of the backing file; for ``named_children``.
 

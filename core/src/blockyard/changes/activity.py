@@ -79,7 +79,7 @@ async def _inactivate(graph: Graph, starts: list[Node]) -> None:
         for node in affected:
             if node.active and not any(p.active for p in parent_nodes(node)):
                 await _sleep(graph, node, tran)
-        await refresh(starts, tran)
+        await refresh(affected, tran)
 
 
 async def _sleep(graph: Graph, node: Node, tran: Transaction) -> None:

@@ -1,31 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening a node with all the children that its options define inline.
+"""Opening a node with all its children: those of its options, and those of its image.
 
-First everything is planned, parents before children, because a child inherits
-options; then everything is opened, children before parents, because a driver's
-``open`` reads its children.  Nothing of it recurses: depth is the user's.
+First what the options define is planned, parents before children, because a child
+inherits options.  Then each node is opened: its file, by which the driver reads
+the header; what the header names; then the node.  Nothing of it recurses: depth is
+the user's, and an image's.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
+from blockyard.changes.planning import Plan, child_plan, plan_tree
 from blockyard.changes.refresh import initial, refresh
-from blockyard.changes.topology import MAX_DEPTH, check_edge
+from blockyard.changes.topology import check_edge
 from blockyard.changes.transaction import Transaction
-from blockyard.entrypoints import implementation
 from blockyard.errors import InvalidOption
-from blockyard.flags import Flags, resolve
 from blockyard.identifier import identifier_ok
-from blockyard.node import Child, ChildSpec, Node
-from blockyard.permission import Role
+from blockyard.node import Child, Node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from blockyard.changes.backing import Steps
     from blockyard.graph import Graph
+    from blockyard.permission import Role
 
 __all__ = [
     "attach_child",
@@ -38,132 +35,97 @@ __all__ = [
 _NAME_LIMIT = 31
 
 
-@attrs.define(eq=False, repr=False)
-class _Plan:
-    """A node to be opened, and what its children will be."""
+async def open_tree(graph: Graph, options: Any) -> Node:
+    """Open the node that ``options`` define, and its children.
 
-    node: Node
-    flags: Flags
-    depth: int
-    #: Child name, role, and either a plan or the name of an existing node.
-    children: list[tuple[str, Role, _Plan | str]] = attrs.field(factory=list)
-
-
-async def open_tree(
-    graph: Graph, options: Any, parent: Node | None = None, role: Role = Role.IMAGE
-) -> Node:
-    """Open the node that ``options`` define, and its inline children.
-
-    With ``parent`` it inherits from it.  On failure nothing is left of it.
+    On failure nothing is left of it.
 
     :raises BlockyardError: whatever refuses it.
     """
-    top = _plan_tree(graph, options, parent, role)
-    opened: list[Node] = []
-    try:
-        for plan in _children_first(top):
-            await _open(graph, plan)
-            opened.append(plan.node)
-    except BaseException:
-        await graph.discard(opened[::-1])
-        raise
+    top = plan_tree(graph, options)
+    stack = [_steps(graph, top)]
+    failure: BaseException | None = None
+    while stack:
+        try:
+            below = await (stack[-1].athrow(failure) if failure else anext(stack[-1]))
+        except StopAsyncIteration:
+            stack.pop()
+            failure = None
+        except BaseException as error:
+            stack.pop()
+            failure = error
+        else:
+            stack.append(_steps(graph, below) if isinstance(below, Plan) else below)
+            failure = None
+    if failure is not None:
+        raise failure
     return top.node
 
 
-# -- planning
-
-
-def _plan_tree(graph: Graph, options: Any, parent: Node | None, role: Role) -> _Plan:
-    inherited = parent.flags if parent else None
-    top = _plan(graph, options, inherited, role, 1)
-    top.node.inherits_from = parent
-    waiting = [top]
-    while waiting:
-        plan = waiting.pop()
-        for spec, name, value in _child_values(plan.node):
-            child_role = plan.node.driver.child_role(spec)
-            if isinstance(value, str):
-                plan.children.append((name, child_role, value))
-                continue
-            flags = _handed_down(plan.flags, name)
-            below = _plan(graph, value, flags, child_role, plan.depth + 1)
-            below.node.inherits_from = plan.node
-            plan.children.append((name, child_role, below))
-            waiting.append(below)
-    return top
-
-
-def _handed_down(flags: Flags, name: str) -> Flags:
-    # A file is opened to look at it, and so is active even under an inactive format.
-    return attrs.evolve(flags, active=True) if name == "file" else flags
-
-
-def _plan(graph: Graph, options: Any, parent: Flags | None, role: Role, depth: int) -> _Plan:
-    if depth > MAX_DEPTH:
-        raise InvalidOption(f"Block nodes are nested deeper than {MAX_DEPTH}")
-    flags = resolve(options, parent, role)
-    declaration = graph.registry.driver(options.driver)
-    node = Node(
-        name=options.node_name or "", type=declaration, graph=graph, options=options, flags=flags
-    )
-    node.take_flags(flags)
-    node.driver = implementation(declaration)(options.u, node)
-    return _Plan(node, flags, depth)
-
-
-def _child_values(node: Node) -> Iterator[tuple[ChildSpec, str, Any]]:
-    """Declared children that the options give: spec, child name, reference or definition."""
-    for spec in node.type.children:
-        value = getattr(node.options.u, spec.name.replace("-", "_"), None)
-        if spec.many:
-            for index, item in enumerate(value or ()):
-                yield spec, f"{spec.name}.{index}", item
-        elif isinstance(value, str) or hasattr(value, "driver"):
-            yield spec, spec.name, value
-
-
-def _children_first(top: _Plan) -> list[_Plan]:
-    order, waiting = [], [top]
-    while waiting:
-        plan = waiting.pop()
-        order.append(plan)
-        waiting += [target for _, _, target in plan.children if isinstance(target, _Plan)]
-    return order[::-1]
-
-
-# -- opening
-
-
-async def _open(graph: Graph, plan: _Plan) -> None:
+async def _steps(graph: Graph, plan: Plan) -> Steps:
     node = plan.node
     # QEMU's order: the file first, then what is wrong with the node itself.
-    known = {
-        name: graph.lookup_child(target)
-        for name, _, target in plan.children
-        if name == "file" and isinstance(target, str)
-    }
-    plan.flags.check()
-    _name(graph, node)
+    file = plan.children.get("file")
+    if isinstance(file, Plan):
+        yield file
+    try:
+        found = None if file is None else _found(graph, file)
+        plan.flags.check()
+        _name(graph, node)
+    except BaseException:
+        await _drop(graph, file)
+        raise
     graph.register(node)
     try:
-        for name, role, target in plan.children:
-            await attach_child(graph, node, name, role, known.get(name) or _found(graph, target))
-        opened = await node.driver.open_native()
+        if found is not None:
+            await _attach(graph, plan, "file", found)
+        for name, value in (await node.driver.named_children()).items():
+            if not plan.mentions(name):
+                plan.children[name] = child_plan(graph, plan, name, value)
+        for name in plan.in_order():
+            target = plan.children[name]
+            if isinstance(target, Plan):
+                yield target
+            await _attach(graph, plan, name, _found(graph, target))
+        if node.backing_file and not plan.mentions("backing"):
+            from blockyard.changes import backing
+
+            yield backing.steps(graph, plan)
+            await _attach(graph, plan, "backing", _found(graph, plan.children["backing"]))
+        await _open(graph, node)
     except BaseException:
         await graph.unregister(node)
         raise
+
+
+async def _open(graph: Graph, node: Node) -> None:
+    opened = await node.driver.open_native()
     try:
         node.limits = opened.limits
         graph.carrier.create(node, opened, child_slots(node), graph.home_for(node))
         graph.follow_children(node)
     except BaseException:
         await node.driver.close_native()
-        await graph.unregister(node)
         raise
 
 
-def _found(graph: Graph, target: _Plan | str) -> Node:
+def _found(graph: Graph, target: Plan | str) -> Node:
     return graph.lookup_child(target) if isinstance(target, str) else target.node
+
+
+async def _drop(graph: Graph, target: Plan | str | None) -> None:
+    """End a child that was opened for a parent that cannot be."""
+    if isinstance(target, Plan):
+        await graph.release(target.node)
+
+
+async def _attach(graph: Graph, plan: Plan, name: str, node: Node) -> None:
+    role = plan.role_of(name)
+    try:
+        await attach_child(graph, plan.node, name, role, node)
+    except BaseException:
+        await _drop(graph, plan.children.get(name))
+        raise
 
 
 async def attach_child(graph: Graph, parent: Node, name: str, role: Role, node: Node) -> Child:

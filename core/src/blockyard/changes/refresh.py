@@ -4,7 +4,9 @@
 The change (an edge, a root, a flag) is made first, inside a transaction; then
 :func:`refresh` walks down from what it touched, parents before children.  Each
 node's users must get along; then its driver prepares for their sum (a file takes
-its locks), and its edges are given what follows for its children.
+its locks), and its edges are given what follows for its children.  Below an edge
+that carries what it carried before nothing is done, so that a change costs what it
+changes, and not what hangs below.
 """
 
 from __future__ import annotations
@@ -31,19 +33,26 @@ async def refresh(
 ) -> None:
     """Bring the permissions below ``starts`` in line with the graph as it is now.
 
+    ``starts`` are all the nodes whose users, flags or own wishes have changed.
     ``was_writable``: nodes that the same transaction has made read-only.
 
     :raises PermissionConflict: if users of a node do not get along, here or in
         another process; nothing has changed once ``tran`` is aborted.
     """
-    for node in sorted_below(starts):
+    concerned = dict.fromkeys(starts)
+    for node in sorted_below(list(concerned)):
+        if node not in concerned:
+            continue
         check_users(node.name, node.parents)
         perm, shared = cumulative(node.parents)
         _check_node(node, perm, node in was_writable)
         await node.driver.check_permissions(perm, shared)
         _settle(node, perm, shared, tran)
         for child in node.children.values():
-            ask(child, *child.permissions_below(perm, shared), tran)
+            wanted = child.permissions_below(perm, shared)
+            if wanted != (child.perm, child.shared):
+                ask(child, *wanted, tran)
+                concerned[child.node] = None
 
 
 def ask(user: User, perm: Perm, shared: Perm, tran: Transaction) -> None:

@@ -61,7 +61,8 @@ async def reopen_nodes(graph: Graph, options: Sequence[Any]) -> None:
             was_writable = [node for node in nodes if node.writable]
             for entry in queue:
                 await _prepare(graph, entry, released, tran)
-            await refresh([*nodes, *released], tran, was_writable=was_writable)
+            below = [child.node for node in nodes for child in node.children.values()]
+            await refresh([*nodes, *released, *below], tran, was_writable=was_writable)
         for entry in queue:
             graph.carrier.set_flags(entry.node)
     for node in released:

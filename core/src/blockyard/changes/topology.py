@@ -116,7 +116,8 @@ def check_edge(parent: Node, name: str, child: Node) -> None:
 
     :raises InvalidOption: saying which.
     """
-    if reaches(child, parent):
+    # A parent without users is being opened: nothing can reach it.
+    if child is parent or (parent.parents and reaches(child, parent)):
         raise InvalidOption(
             f"Making '{child.name}' a {name} child of '{parent.name}' would create a cycle"
         )
@@ -124,7 +125,7 @@ def check_edge(parent: Node, name: str, child: Node) -> None:
         raise InvalidOption(
             f"Inactive '{child.name}' can't be a {name} child of active '{parent.name}'"
         )
-    if _depth_above(parent) + depth_below(child) > MAX_DEPTH:
+    if (_depth_above(parent) if parent.parents else 1) + depth_below(child) > MAX_DEPTH:
         raise InvalidOption(
             f"Making '{child.name}' a {name} child of '{parent.name}' would make the graph "
             f"deeper than {MAX_DEPTH} nodes"

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 
 from blockyard.cli.clients import client_commands, tcp_uri, unix_uri
-from blockyard.cli.probe import Guess, guess
 from blockyard.cli.tool import ToolError
 from blockyard.plugins import BLOCK_KINDS, Registry
+from blockyard.probe import Guess, guess
 
 __all__ = ["configure", "run"]
 
@@ -92,8 +92,9 @@ def run(options: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blockyard-")))
-        plan = _plan(options, folder)
-        _check_format(plan, default_registry())
+        registry = default_registry()
+        plan = _plan(options, folder, registry)
+        _check_format(plan, registry)
         anyio.run(_serve, options, plan, options.socket or str(folder / "socket"))
     return 0
 
@@ -101,12 +102,12 @@ def run(options: argparse.Namespace) -> int:
 # -- what to open
 
 
-def _plan(options: argparse.Namespace, folder: Path) -> _Plan:
+def _plan(options: argparse.Namespace, folder: Path, registry: Registry) -> _Plan:
     if options.image is None:
         return _demo(options, folder)
     path = os.path.abspath(options.image)
     try:
-        found = guess(path)
+        found = guess(path, registry)
     except (OSError, ValueError) as error:
         raise ToolError(_reason(options.image, error)) from error
     if options.format:

@@ -37,7 +37,9 @@ class BlockdevOptionsFile:
     locking: whether the image is locked against other processes (auto).
     aio: threads: a pool of threads; native and io_uring: the loop's ring.  Left
         out, each request takes the faster of the two.
-    aio-max-batch: taken and ignored: the iothread's own aio-max-batch decides.
+    aio-max-batch: with aio=native and io_uring, how many operations are handed to
+        the kernel at once at most; the iothread's own aio-max-batch, where that is
+        smaller; 0: as many as there are (0).
     drop-cache: whether cached pages are dropped when the node is activated (true).
     x-check-cache-dropped: whether it is checked that they are gone (false).
     """
@@ -99,6 +101,7 @@ _MUTABLE = ("x-check-cache-dropped",)
 FILE = DriverType(
     name="file",
     kind="protocol",
+    prefixes=("file",),
     options=BlockdevOptionsFile,
     implementation="blockyard_drivers_file.driver:FileDriver",
     create_options=BlockdevCreateOptionsFile,
@@ -108,6 +111,7 @@ FILE = DriverType(
 HOST_DEVICE = DriverType(
     name="host_device",
     kind="protocol",
+    prefixes=("host_device",),
     options=BlockdevOptionsFile,
     implementation="blockyard_drivers_file.driver:HostDeviceDriver",
     mutable_options=_MUTABLE,
@@ -116,6 +120,7 @@ HOST_DEVICE = DriverType(
 HOST_CDROM = DriverType(
     name="host_cdrom",
     kind="protocol",
+    prefixes=("host_cdrom",),
     options=BlockdevOptionsFile,
     implementation="blockyard_drivers_file.driver:HostCdromDriver",
     mutable_options=_MUTABLE,

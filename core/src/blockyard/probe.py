@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guess the format of the image that a person named.
+"""Guess the format of an image.
 
-Only for files that a person names on a command line: a node declared raw and a
-backing file with a recorded format are never probed, because a guest wrote those
-bytes.  A raw image has no mark, so "raw" is what is left, and a guess.
+Only for images that a person names, and for backing files whose format is not
+recorded: a node declared raw and a backing file with a recorded format are never
+looked at, because a guest wrote those bytes.  A raw image has no mark, so "raw" is
+what is left, and a guess.
+
+An installed format knows its own images (:attr:`blockyard.declaration.DriverType.probe`).
+The marks of well-known formats are here too, so that an image of one that is not
+installed is not taken for raw.
 """
 
+import logging
 import os
 import stat
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
-__all__ = ["Guess", "guess", "guess_bytes"]
+__all__ = ["PROBED", "Guess", "guess", "guess_bytes", "guess_format"]
 
+_log = logging.getLogger(__name__)
+
+#: Bytes of an image's beginning that formats look at.
+PROBED = 2048
 _HEAD = 4096
 _TAIL = 512
 
@@ -77,8 +88,32 @@ _CHECKS: tuple[tuple[str, Callable[[bytes, bytes], str | None]], ...] = (
 )
 
 
+def guess_format(registry: Any, head: bytes, name: str = "") -> str:
+    """The driver for an image that begins with these :data:`PROBED` bytes.
+
+    ``registry`` is the :class:`~blockyard.plugins.Registry`.  The surest of the installed
+    formats wins; if there is none, a well-known mark, which may be of a format that is
+    not installed; else ``raw``.
+    """
+    return _surest(registry, head[:PROBED], name) or guess_bytes(head).format
+
+
+def _surest(registry: Any, head: bytes, name: str) -> str | None:
+    best, found = 0, None
+    for driver, declaration in registry.every("formats"):
+        probe = getattr(getattr(declaration, "type", declaration), "probe", None)
+        try:
+            score = probe(head, name) if callable(probe) and driver != "raw" else 0
+        except Exception:
+            _log.exception("format '%s' failed in its probe", driver)
+            continue
+        if score > best:
+            best, found = score, driver
+    return found
+
+
 def guess_bytes(head: bytes, tail: bytes = b"") -> Guess:
-    """The guess from an image's first 4096 bytes (or all of them) and last 512."""
+    """The guess by well-known marks from an image's first 4096 bytes (or all) and last 512."""
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return Guess(name, f"it begins with {_printable(magic)}")
@@ -88,8 +123,8 @@ def guess_bytes(head: bytes, tail: bytes = b"") -> Guess:
     return Guess("raw", _raw_reason(head), certain=False)
 
 
-def guess(path: str) -> Guess:
-    """Probe a regular file or a block device.
+def guess(path: str, registry: Any = None) -> Guess:
+    """Probe a regular file or a block device; formats of ``registry`` are asked if there is one.
 
     :raises OSError: if it cannot be opened or read.
     :raises ValueError: if it is something else: a folder, a FIFO, a terminal...
@@ -101,9 +136,14 @@ def guess(path: str) -> Guess:
         if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
             raise ValueError(f"'{path}' is neither a regular file nor a block device")
         length = os.lseek(fd, 0, os.SEEK_END)
-        return guess_bytes(os.pread(fd, _HEAD, 0), os.pread(fd, _TAIL, max(0, length - _TAIL)))
+        head, tail = os.pread(fd, _HEAD, 0), os.pread(fd, _TAIL, max(0, length - _TAIL))
     finally:
         os.close(fd)
+    marked = guess_bytes(head, tail)
+    own = _surest(registry, head[:PROBED].ljust(PROBED, b"\0"), path) if registry else None
+    if own is None or own == marked.format:
+        return marked
+    return Guess(own, f"{own} knows it as its own")
 
 
 def _printable(magic: bytes) -> str:

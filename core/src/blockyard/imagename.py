@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the name of an image opens.
+
+Such names come out of images (backing files) as well as from people.  Nothing of a
+name is run or expanded: it is a path, ``protocol:...``, or ``json:{...}`` with the
+options of blockdev-add (QEMU, "Device URL syntax" and bdrv_open).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from blockyard.changes.options import flatten, nested
+from blockyard.changes.topology import MAX_DEPTH
+from blockyard.errors import BlockyardError, InvalidOption
+from blockyard.filename import has_protocol, is_absolute
+from blockyard.permission import Role
+
+if TYPE_CHECKING:
+    from blockyard.declaration import DriverType
+    from blockyard.node import Node
+
+__all__ = ["absolute", "directory", "image_options", "visited"]
+
+#: A protocol's name is looked at no further.
+_PROTOCOL_LIMIT = 127
+#: Parts of an option's name: a chain as deep as may be, and what its last node takes.
+_MAX_PARTS = MAX_DEPTH + 8
+
+
+# -- relative to a node
+
+
+def directory(node: Node) -> str:
+    """What a relative name in the image of ``node`` is appended to.
+
+    :raises InvalidOption: if there is no such place.
+    """
+    while True:
+        found = node.driver.directory()
+        primary = next((c for c in node.children.values() if c.role & Role.PRIMARY), None)
+        if found is not None:
+            return found
+        if primary is None:
+            raise InvalidOption(f"Cannot generate a base directory for {node.type.name} nodes")
+        node = primary.node
+
+
+def absolute(node: Node, name: str) -> str:
+    """The name that stands in the image of ``node``, as seen from here.
+
+    :raises InvalidOption: if it is relative, and there is nothing that it is relative to.
+    """
+    if not name or has_protocol(name) or is_absolute(name):
+        return name
+    return directory(node) + name
+
+
+# -- what a name opens
+
+
+async def image_options(registry: Any, name: str, fmt: str = "") -> dict[str, Any]:
+    """The options by which blockdev-add opens the image ``name``.
+
+    ``fmt`` is the recorded format, and comes before what ``json:`` says.  Where neither
+    tells, ``driver`` is absent: the node under ``file`` has to be looked at.
+
+    :raises BlockyardError: with QEMU's text, for names that mean nothing.
+    """
+    if name.startswith("json:"):
+        return await _with_protocol(_parsed(name), fmt)
+    if fmt and registry.driver(fmt).kind == "protocol":
+        return {"driver": fmt, **_protocol_options(registry.driver(fmt), name)}
+    device = await _device(name)
+    if device is None and has_protocol(name):
+        declaration = _find_protocol(registry, name.partition(":")[0])
+        file = {"driver": declaration.name, **_protocol_options(declaration, name)}
+    else:
+        file = {"driver": device or "file", "filename": name}
+    return {"driver": fmt, "file": file} if fmt else {"file": file}
+
+
+def visited(options: dict[str, Any]) -> Any:
+    """The BlockdevOptions object; texts for numbers and booleans are read as such."""
+    from blockyard.schema import visit, visit_keyval
+    from blockyard.schema.block import BlockdevOptions
+
+    texts = all(isinstance(value, str) for value in flatten(options).values())
+    return visit_keyval(BlockdevOptions, options) if texts else visit(BlockdevOptions, options)
+
+
+def _parsed(name: str) -> dict[str, Any]:
+    """The object after ``json:``, nested."""
+    from blockyard.schema.jsontext import parse
+
+    try:
+        value = parse(name.removeprefix("json:").encode(errors="surrogateescape"))
+    except BlockyardError as error:
+        raise InvalidOption(f"Could not parse the JSON options: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidOption("Invalid JSON object given")
+    return _nested(flatten(value))
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """:func:`nested`, for keys that anybody may have written."""
+    keys = set(flat)
+    for key in flat:
+        parts = key.split(".")
+        if len(parts) > _MAX_PARTS:
+            raise InvalidOption(f"Block nodes are nested deeper than {MAX_DEPTH}")
+        clash = next((k for k in itertools.accumulate(parts[:-1], "{}.{}".format) if k in keys), "")
+        if clash:
+            raise InvalidOption(f"Option '{clash}' is both a value and a group of options")
+    return nested(flat)
+
+
+async def _with_protocol(options: dict[str, Any], fmt: str) -> dict[str, Any]:
+    """``options`` with the format, and a driver for a file that is given by its name alone."""
+    file = options.get("file")
+    if isinstance(file, dict) and "driver" not in file:
+        if not isinstance(file.get("filename"), str):
+            raise InvalidOption("Must specify either driver or file")
+        # A name inside options has no protocol.
+        file["driver"] = await _device(file["filename"]) or "file"
+    return options | ({"driver": fmt} if fmt else {})
+
+
+async def _device(name: str) -> str | None:
+    """``host_device`` for the name of a device node: it may have colons, and comes first."""
+    try:
+        found = await anyio.to_thread.run_sync(os.stat, name)
+    except (OSError, ValueError):
+        return None
+    device = stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode)
+    return "host_device" if device else None
+
+
+def _find_protocol(registry: Any, prefix: str) -> DriverType:
+    """The driver whose prefix it is.
+
+    :raises InvalidOption: if none that is installed has it.
+    """
+    for name, _ in registry.every("drivers"):
+        declaration: DriverType = registry.driver(name)
+        if prefix in declaration.prefixes:
+            return declaration
+    raise InvalidOption(f"Unknown protocol '{prefix[:_PROTOCOL_LIMIT]}'")
+
+
+def _protocol_options(declaration: DriverType, name: str) -> dict[str, Any]:
+    """What the driver takes for the name."""
+    prefix, colon, rest = name.partition(":")
+    own = bool(colon) and prefix in declaration.prefixes
+    if own and declaration.parse_filename is not None:
+        return declaration.parse_filename(name)
+    return {"filename": rest if own else name}
