@@ -189,6 +189,13 @@ void by_io_cancel(struct by_loop *loop, struct by_io *io)
     }
 }
 
+void by_loop_submit_at(struct by_loop *loop, uint32_t batch)
+{
+    if (batch && loop->backend->submit_at) {
+        loop->backend->submit_at(loop, batch);
+    }
+}
+
 /* What became ready before now; later additions wait for the next round. */
 static unsigned run_ready(struct by_loop *loop)
 {

@@ -42,6 +42,7 @@ void by_loop_defer(struct by_loop *loop, struct by_task *task);
 bool by_loop_has_ring(const struct by_loop *loop);
 void by_io_submit(struct by_loop *loop, struct by_io *io);
 void by_io_cancel(struct by_loop *loop, struct by_io *io);
+void by_loop_submit_at(struct by_loop *loop, uint32_t batch);
 void by_poller_add(struct by_loop *loop, struct by_poller *poller);
 void by_poller_remove(struct by_loop *loop, struct by_poller *poller);
 

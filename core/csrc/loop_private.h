@@ -105,6 +105,9 @@ struct by_backend {
     void (*teardown)(struct by_loop *loop);
     void (*submit)(struct by_loop *loop, struct by_io *io);
     void (*cancel)(struct by_loop *loop, struct by_io *io);
+    /* Optional: hand what was submitted to the kernel without waiting, if it
+     * is `batch` operations or more. */
+    void (*submit_at)(struct by_loop *loop, uint32_t batch);
     /* Hand what was submitted to the kernel; wait until something is there
      * or `timeout` ns have passed (0: do not wait, BY_NEVER: no limit). */
     void (*enter)(struct by_loop *loop, uint64_t timeout);

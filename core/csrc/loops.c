@@ -464,4 +464,5 @@ void by_loop_fill_api(struct by_api *api)
     api->trace_on = by_trace_on;
     api->trace = by_trace;
     api->is_zero = by_is_zero;
+    api->loop_submit_at = by_loop_submit_at;
 }

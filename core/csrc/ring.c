@@ -229,6 +229,15 @@ static bool place(struct by_loop *loop, struct ring *ring, struct by_io *io)
     return true;
 }
 
+static void ring_submit_at(struct by_loop *loop, uint32_t batch)
+{
+    struct ring *ring = loop->impl;
+
+    if (queued(ring) >= batch) {
+        flush(ring, 0, 0, 0);
+    }
+}
+
 static void ring_submit(struct by_loop *loop, struct by_io *io)
 {
     struct ring *ring = loop->impl;
@@ -241,8 +250,8 @@ static void ring_submit(struct by_loop *loop, struct by_io *io)
         return;
     }
     batch = atomic_load_explicit(&loop->aio_max_batch, memory_order_relaxed);
-    if (batch > 0 && queued(ring) >= (uint64_t)batch) {
-        flush(ring, 0, 0, 0);
+    if (batch > 0 && batch <= SQ_ENTRIES) {
+        ring_submit_at(loop, (uint32_t)batch);
     }
 }
 
@@ -463,6 +472,7 @@ const struct by_backend by_ring_backend = {
     .setup = ring_setup,
     .teardown = ring_teardown,
     .submit = ring_submit,
+    .submit_at = ring_submit_at,
     .cancel = ring_cancel,
     .cancel_all = ring_cancel_all,
     .enter = ring_enter,

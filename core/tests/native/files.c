@@ -7,6 +7,8 @@
 
 #include <fcntl.h>
 
+#include "ring.h"
+
 enum { MANY = 5000, BLOCK = 512, FILE_BLOCKS = 64 };
 
 static struct by_loop *loop;
@@ -127,9 +129,58 @@ static void test_many(int64_t batch)
                                      .aio_max_batch = batch };
 
     by_loop_set_params(loop, &params);
-    blocks = calloc(MANY, BLOCK);
     CHECK_EQ(check_on(loop, read_many), 0);
-    free(blocks);
+}
+
+/* How many operations the kernel has not been given yet. */
+static unsigned withheld(struct by_loop *on)
+{
+    const struct ring *ring = on->impl;
+
+    return by_loop_has_ring(on) ? ring->tail - atomic_load(ring->sq_head) : 0;
+}
+
+static int64_t limit;                /* what the smaller of the two is */
+static uint32_t asked;
+
+static void submit_some(struct by_loop *on)
+{
+    CHECK_EQ(withheld(on), 0);
+    left = FILE_BLOCKS;
+    submitting = true;
+    for (unsigned i = 0; i < FILE_BLOCKS; i++) {
+        by_io_submit(on, &ios[i]);
+        by_loop_submit_at(on, asked);
+        CHECK_EQ(withheld(on), !by_loop_has_ring(on) ? 0
+                 : limit ? (i + 1) % limit : i + 1);
+    }
+    submitting = false;
+}
+
+/* The loop's limit and the submitter's: the smaller one holds, 0 is none. */
+static void test_limits(int64_t loops, uint32_t own, int64_t expected)
+{
+    struct by_loop_params params = { .aio_max_batch = loops };
+
+    by_loop_set_params(loop, &params);
+    asked = own;
+    limit = expected;
+    CHECK_EQ(check_on(loop, submit_some), 0);
+}
+
+static void test_submit_at(void)
+{
+    if (!by_loop_has_ring(loop)) {
+        test_limits(4, 2, 0);        /* nothing is withheld */
+        return;
+    }
+    test_limits(0, 0, 0);
+    test_limits(0, 3, 3);
+    test_limits(8, 3, 3);
+    test_limits(2, 3, 2);
+    test_limits(0, 1, 1);
+    test_limits(0, UINT32_MAX, 0);
+    test_limits(INT64_MAX, 3, 3);
 }
 
 /* A command needs a ring, and a file that knows it. */
@@ -161,8 +212,11 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     loop = check_loop();
     test_steps();
+    blocks = calloc(MANY, BLOCK);
     test_many(0);
     test_many(4);
+    test_submit_at();
+    free(blocks);
     CHECK_EQ(check_on(loop, send_command), -EOPNOTSUPP);
     check_destroy(loop);
     by_stop();

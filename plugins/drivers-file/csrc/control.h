@@ -24,6 +24,8 @@ struct by_file_settings {
     bool regular;       /* not a device */
     bool direct;        /* opened with O_DIRECT */
     uint32_t alignment; /* of offset and length; a power of two */
+    uint32_t max_batch; /* to the ring: operations handed over at once; 0 = the
+                           loop's own limit alone */
 };
 /* The state of one node.  Null: no memory. */
 struct by_file *by_file_create(const struct by_file_settings *settings);

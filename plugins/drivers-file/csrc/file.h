@@ -49,6 +49,7 @@ struct by_file {
     int aio;
     bool regular, direct;
     uint32_t alignment;
+    uint32_t max_batch;             /* 0: none; only with BY_FILE_RING */
 
     struct by_file_lane *lanes;     /* grows at its head only */
 

@@ -86,6 +86,7 @@ void by_file_change(struct by_file *file,
     file->regular = settings->regular;
     file->direct = settings->direct;
     file->alignment = settings->alignment ? settings->alignment : 1;
+    file->max_batch = settings->aio == BY_FILE_RING ? settings->max_batch : 0;
     __atomic_store_n(&file->poisoned, 0, __ATOMIC_SEQ_CST);
     __atomic_add_fetch(&file->generation, 1, __ATOMIC_SEQ_CST);
 }

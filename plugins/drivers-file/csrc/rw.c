@@ -182,6 +182,8 @@ static void write_done(struct by_io *io, int result)
 static void to_ring(struct by_file_op *op)
 {
     struct by_io *io = &op->as.io;
+    struct by_loop *loop = op->req->loop;
+    uint32_t batch = op->file->max_batch;
     bool read = op->req->op == BY_OP_READ;
 
     io->op = read ? BY_IO_READV : BY_IO_WRITEV;
@@ -193,7 +195,10 @@ static void to_ring(struct by_file_op *op)
     io->iov = op->iov;
     io->niov = op->niov;
     io->owner = op;
-    by_file_api->io_submit(op->req->loop, io);
+    by_file_api->io_submit(loop, io);
+    if (unlikely(batch)) {
+        by_file_api->loop_submit_at(loop, batch);
+    }
 }
 
 /* ----------------------------------------------------------------- both */

@@ -67,3 +67,15 @@ def test_a_storm_of_requests(
 ) -> None:
     done = run(program(storm, build), backend, tmp_path / "disk.img", how)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "limit", "asked"),
+    [("ring", 3, "3"), ("ring", 0, "0"), ("auto", 3, "0"), ("threads", 3, "0")],
+)
+def test_operations_are_handed_to_the_kernel_in_batches(
+    storm: dict[str, Path], how: str, limit: int, asked: str, tmp_path: Path
+) -> None:
+    done = run(program(storm, "plain"), "batch", tmp_path / "disk.img", how, str(limit))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [asked]

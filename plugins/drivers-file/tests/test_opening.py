@@ -78,6 +78,19 @@ def test_a_name_with_a_null_byte(in_yard: Any) -> None:
     refusal(in_yard, driver="file", filename="a\0b")
 
 
+@pytest.mark.parametrize(
+    ("asked", "given"), [(None, 0), (0, 0), (7, 7), (-1, 0), (1 << 32, 0), ((1 << 63) - 1, 0)]
+)
+def test_any_batch_is_taken(in_yard: Any, image: Path, asked: int | None, given: int) -> None:
+    async def attempt(yard: Any) -> int:
+        options = {} if asked is None else {"aio_max_batch": asked}
+        where = {"node_name": "disk", "filename": str(image)}
+        await yard.open(driver="file", aio="io_uring", **where, **options)
+        return int(yard.graph.find("disk").driver.settings(-1).max_batch)
+
+    assert in_yard(attempt) == given
+
+
 def test_native_aio_wants_o_direct(in_yard: Any, image: Path) -> None:
     text = refusal(in_yard, driver="file", filename=str(image), aio="native")
     assert text == (

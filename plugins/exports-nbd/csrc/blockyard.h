@@ -394,6 +394,11 @@ struct by_api {
     /* Send req into `node` as submit does and wait for its end; any thread
      * but a loop's (-EDEADLK).  loop, done and owner are set here. */
     int (*wait)(struct by_node *node, struct by_request *req);
+
+    /* On the loop, behind io_submit: hand what is queued to the kernel now if
+     * that is `batch` operations or more, not only at the end of the round.
+     * 0, and a loop without a ring: no effect. */
+    void (*loop_submit_at)(struct by_loop *loop, uint32_t batch);
 };
 
 /* -------------------------------------------------- iovecs, header only */

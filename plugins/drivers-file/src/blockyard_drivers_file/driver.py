@@ -30,6 +30,7 @@ __all__ = ["FileDriver", "HostCdromDriver", "HostDeviceDriver"]
 
 _SECTOR = 512
 _MAX_IOV = 1024
+_MAX_BATCH = (1 << 32) - 1
 _WRITERS = Perm.WRITE | Perm.WRITE_UNCHANGED | Perm.RESIZE
 _AIO = {
     None: lib.BY_FILE_AUTO,
@@ -80,7 +81,7 @@ class FileDriver(Driver):
         try:
             facts = look(fd)
             self._limits = self._find_limits(fd, self._access)
-            self._state = lib.by_file_create(self._settings(fd))
+            self._state = lib.by_file_create(self.settings(fd))
             if self._state == ffi.NULL:
                 raise MemoryError
         except BaseException:
@@ -126,7 +127,8 @@ class FileDriver(Driver):
             raise error
         return Limits(request_alignment=request[0], memory_alignment=memory[0], max_iov=_MAX_IOV)
 
-    def _settings(self, fd: int) -> Any:
+    def settings(self, fd: int) -> Any:
+        """What the request half goes by: ``struct by_file_settings``."""
         return ffi.new(
             "struct by_file_settings *",
             {
@@ -135,8 +137,14 @@ class FileDriver(Driver):
                 "regular": self.kind == lib.BY_FILE_REGULAR,
                 "direct": self._access.direct,
                 "alignment": self._limits.request_alignment,
+                "max_batch": self._max_batch(),
             },
         )
+
+    def _max_batch(self) -> int:
+        # QEMU takes any number; one that no queue ever reaches is as good as none.
+        batch = self.options.aio_max_batch or 0
+        return batch if 0 < batch <= _MAX_BATCH else 0
 
     # -- how the file has to be open
 
@@ -260,7 +268,7 @@ class FileDriver(Driver):
         self._switch()
         with contextlib.suppress(BlockyardError):
             self._limits = self._find_limits(self._fd, self._access)
-        lib.by_file_change(self._state, self._settings(self._fd))
+        lib.by_file_change(self._state, self.settings(self._fd))
         self.node.graph.carrier.set_limits(self.node, self._limits)
         self.node.limits = self._limits
 

@@ -4,7 +4,8 @@
  * each lane of requests holding its own part of the file to a model.
  *
  * Usage: storm ring|epoll FILE [auto|threads|ring|direct] [SEED]; exits 0 when
- * every check held.  storm bench FILE HOW SECONDS OP DEPTH BYTES measures.
+ * every check held.  storm bench FILE HOW SECONDS OP DEPTH BYTES measures;
+ * storm batch FILE HOW LIMIT prints the batch that the loop is asked to use.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -36,6 +37,7 @@ static const struct by_api *api;
 static struct by_root *root;
 static struct by_node *node;
 static uint64_t seed = 1;
+static uint32_t max_batch;
 
 struct lane {
     struct by_task task;
@@ -251,6 +253,7 @@ static struct by_file *open_file(const char *path, const char *how, int *fd)
         settings.alignment = limits.request_alignment;
     }
     settings.fd = *fd;
+    settings.max_batch = max_batch;
     settings.direct = direct;
     settings.aio = !strcmp(how, "threads") ? BY_FILE_THREADS
         : !strcmp(how, "ring") ? BY_FILE_RING : BY_FILE_AUTO;
@@ -274,6 +277,7 @@ static void close_file(struct by_file *file, int fd)
 }
 
 #include "bench.h"
+#include "batch.h"
 
 int main(int argc, char **argv)
 {
@@ -285,6 +289,9 @@ int main(int argc, char **argv)
     CHECK(argc > 2);
     if (!strcmp(argv[1], "bench")) {
         return bench(argc, argv);
+    }
+    if (!strcmp(argv[1], "batch")) {
+        return batch(argc, argv);
     }
     seed = argc > 4 ? strtoull(argv[4], NULL, 0) : 1;
     CHECK(by_start(!strcmp(argv[1], "epoll")) == 0);
