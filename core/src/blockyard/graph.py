@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from blockyard.carrier import Carrier
     from blockyard.loop import Loop, Loops
+    from blockyard.objects import Objects
     from blockyard.plugins import Registry
 
 __all__ = ["Graph"]
@@ -61,6 +62,8 @@ class Graph:
         self.carrier = carrier
         self.registry = registry
         self.loops = loops
+        #: The yard's; drivers find there what their options name (a secret, a group).
+        self.objects: Objects
         #: In the order in which they were added.
         self.nodes: dict[str, Node] = {}
         #: ``async with graph.writer:`` makes several changes one; it nests.

@@ -86,7 +86,7 @@ class Yard:
         self.graph = Graph(Carrier(self.control), self.registry, self.loops)
         self.exports = Exports(self)
         self.jobs = Jobs(self)
-        self.objects = Objects(self)
+        self.objects = self.graph.objects = Objects(self)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self.control.serve)
