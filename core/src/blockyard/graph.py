@@ -366,7 +366,7 @@ class Graph:
 
 
 def _check_deletable(node: Node) -> None:
-    if roots_of([node]):
+    if roots_of([node]) or any(bitmap.busy for bitmap in node.bitmaps.values()):
         raise Busy(f"Node {node.name} is in use")
     for user in node.parents:
         if isinstance(user, Child) and user.role & Role.COW:

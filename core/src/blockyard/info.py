@@ -15,6 +15,7 @@ from blockyard.permission import Role
 from blockyard.request import Op
 
 if TYPE_CHECKING:
+    from blockyard.dirtybitmap import DirtyBitmap
     from blockyard.graph import Graph
     from blockyard.node import Node
 
@@ -52,7 +53,22 @@ def device_info(graph: Graph, node: Node, image: dict[str, Any]) -> dict[str, An
         info[name] = 0
     if "backing" in node.children:
         info["backing_file"] = node_filename(node.children["backing"].node)
+    if node.bitmaps:
+        info["dirty-bitmaps"] = [_bitmap(each) for each in reversed(node.bitmaps.values())]
     return info
+
+
+def _bitmap(bitmap: DirtyBitmap) -> dict[str, Any]:
+    """QAPI BlockDirtyInfo."""
+    info = {
+        "name": bitmap.name,
+        "count": bitmap.count,
+        "granularity": bitmap.granularity,
+        "recording": bitmap.recording,
+        "busy": bitmap.busy,
+        "persistent": bitmap.persistent,
+    }
+    return {**info, "inconsistent": True} if bitmap.inconsistent else info
 
 
 async def image_info(node: Node, *, flat: bool = True) -> dict[str, Any]:
