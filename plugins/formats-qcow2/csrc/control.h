@@ -83,7 +83,9 @@ struct by_qcow2_settings {
 
 /* Events (by_event.tag is the one that by_qcow2_open was given). */
 enum by_qcow2_event {
-    BY_QCOW2_CORRUPTED = 1      /* a: 1 = fatal; by_qcow2_report has the text */
+    BY_QCOW2_CORRUPTED = 1      /* a: bit 0: fatal, bit 1: b is the offset in
+                                   the file; result: bytes there, or -1;
+                                   by_qcow2_report has the text */
 };
 
 /* ---- life */
@@ -122,6 +124,8 @@ int by_qcow2_reload(struct by_qcow2 *q,
                     const struct by_qcow2_settings *settings, char *why);
 /* The text of the last corruption; bytes is the size of out. */
 void by_qcow2_report(struct by_qcow2 *q, char *out, int bytes);
+/* QEMU's sentence about the last resize by a request that failed, or empty. */
+void by_qcow2_resize_why(struct by_qcow2 *q, char *out, int bytes);
 /* Give back the memory of table slices not used since the last call. */
 void by_qcow2_clean_caches(struct by_qcow2 *q);
 

@@ -27,7 +27,7 @@ static void tell(bool fatal, const char *text)
 /* A chore: what must wait. */
 static int mark(struct by_qcow2 *q, struct q2_chore *chore)
 {
-    char texts[2][sizeof(q->report[0])];
+    char texts[2][sizeof(q->reports[0])];
     bool todo[2];
 
     (void)chore;
@@ -35,7 +35,7 @@ static int mark(struct by_qcow2 *q, struct q2_chore *chore)
     for (int i = 0; i < 2; i++) {
         todo[i] = q->reported[i] && !q->told[i];
         q->told[i] = q->reported[i];
-        memcpy(texts[i], q->report[i], sizeof(texts[i]));
+        memcpy(texts[i], q->reports[i], sizeof(texts[i]));
     }
     q->marking_queued = false;
     pthread_mutex_unlock(&q->chores_lock);
@@ -76,8 +76,9 @@ int q2_corrupt(struct by_qcow2 *q, bool fatal, int64_t offset, int64_t bytes,
         return -EIO;
     }
     va_start(arguments, format);
-    vsnprintf(q->report[fatal], sizeof(q->report[fatal]), format, arguments);
+    vsnprintf(q->report, sizeof(q->report), format, arguments);
     va_end(arguments);
+    memcpy(q->reports[fatal], q->report, sizeof(q->report));
     q->reported[fatal] = true;
     queue = !q->marking_queued;
     q->marking_queued = true;
@@ -91,13 +92,4 @@ int q2_corrupt(struct by_qcow2 *q, bool fatal, int64_t offset, int64_t bytes,
         q2_chore_add(q, &q->marking);
     }
     return -EIO;
-}
-
-void by_qcow2_report(struct by_qcow2 *q, char *out, int bytes)
-{
-    if (bytes > 0) {
-        pthread_mutex_lock(&q->chores_lock);
-        snprintf(out, bytes, "%s", q->report[q->reported[1]]);
-        pthread_mutex_unlock(&q->chores_lock);
-    }
 }

@@ -85,6 +85,10 @@ struct q2_cache {
 /* cache.c */
 int q2_cache_init(struct q2_cache *cache, uint32_t slice_bytes, uint64_t bytes);
 void q2_cache_free(struct q2_cache *cache);
+/* Table work, no requests, nothing dirty: another size; empty then.  -ENOMEM:
+ * nothing has changed. */
+int q2_cache_reshape(struct by_qcow2 *q, struct q2_cache *cache,
+                     uint32_t slice_bytes, uint64_t bytes);
 /* Under lock.  The slice that begins at `offset` (a multiple of slice_bytes
  * in the file), if it is there and loaded; it is the newest then. */
 struct q2_slice *q2_cache_find(struct q2_cache *cache, uint64_t offset);
@@ -213,8 +217,11 @@ struct by_qcow2 {
     /* free.c: under lock */
     struct q2_freed *freed;
     uint32_t nfreed, freed_max;
-    struct q2_chore give_back;      /* a sync because much was freed; result 1
-                                       while it is queued */
+    uint32_t freed_sealed;          /* entries that take nothing more in */
+    uint32_t freed_stable;          /* entries that may be given back */
+    uint32_t freed_enough;          /* entries that could not, and stay */
+    uint64_t freed_bytes, freed_held; /* of all, of those that stay */
+    struct q2_chore give_back;      /* result 1 while it is queued */
     uint64_t epoch;
     uint64_t running[2];            /* mapped requests, by epoch's parity:
                                        atomic, raised under lock */
@@ -230,10 +237,13 @@ struct by_qcow2 {
     struct by_crypto *crypto;       /* null: plain */
 
     /* corrupt.c: under chores_lock */
-    char report[2][256];            /* the first corruption; the first fatal */
+    char report[256];               /* the last that was reported */
+    char reports[2][256];           /* the first corruption; the first fatal */
     bool reported[2], told[2];
     struct q2_chore marking;
     bool marking_queued;
+
+    char resize_why[256];           /* sizing.c: QEMU's sentence, or empty */
 };
 
 static inline uint64_t q2_cluster(const struct by_qcow2 *q, uint64_t offset)
@@ -319,6 +329,10 @@ int q2_file_trim(struct by_qcow2 *q);
 /* Table work: contiguous clusters for `bytes`, refcount 1 each; content is
  * undefined.  0 or -errno (-EFBIG: no such offset). */
 int q2_alloc_wait(struct by_qcow2 *q, uint64_t bytes, uint64_t *offset);
+/* The same from cluster `from` on; `what` is QEMU's word for what they are to
+ * be, for its report of a cluster 0 that is free. */
+int q2_alloc_for(struct by_qcow2 *q, uint64_t from, uint64_t count,
+                 const char *what, uint64_t *offset);
 /* Under lock, on a loop: up to *count contiguous clusters, at least one.
  * -EAGAIN: something is missing that table work (q2_alloc_prepare, with the
  * number asked for) provides. */
@@ -354,11 +368,18 @@ static inline void q2_leave(struct by_qcow2 *q, uint64_t epoch)
 {
     __atomic_sub_fetch(&q->running[epoch & 1], 1, __ATOMIC_RELEASE);
 }
+/* Under lock: begin the next epoch if the one before this one is over. */
+void q2_epoch_advance(struct by_qcow2 *q);
+/* Under lock, behind a barrier: as q2_free_apply, but as a chore. */
+void q2_free_later(struct by_qcow2 *q, uint32_t count);
 /* Table work, behind a barrier: give back what was freed before `count`. */
 int q2_free_apply(struct by_qcow2 *q, uint32_t count);
 
 /* -------------------------------------------------------------- flush.c */
 
+/* Table work: write the refcounts that changed, without a barrier: they may be
+ * on the disk at any time, as they are never lower than what they count. */
+int q2_sync_refcounts(struct by_qcow2 *q);
 /* Table work: bring all tables to the disk in order.  Ends with a barrier. */
 int q2_sync(struct by_qcow2 *q);
 /* A chore: a guest's flush.  As q2_sync, but leaves refcounts in memory when
@@ -450,11 +471,14 @@ int q2_write(struct by_qcow2 *q, struct by_request *req);
 int q2_write_zeroes(struct by_qcow2 *q, struct by_request *req);
 int q2_discard(struct by_qcow2 *q, struct by_request *req);
 int q2_status(struct by_qcow2 *q, struct by_request *req);
+/* sizing.c: BY_OP_TRUNCATE.  q->resize_why says why it failed. */
+int q2_truncate(struct by_qcow2 *q, struct by_request *req);
 /* compressed.c: read from the compressed cluster of this L2 entry; the
  * request's offset is the guest's.  Write `req`, compressed. */
 int q2_read_compressed(struct by_qcow2 *q, uint64_t entry,
                        struct by_request *req);
 int q2_write_compressed(struct by_qcow2 *q, struct by_request *req);
+void q2_inflated_free(struct by_qcow2 *q);
 /* encrypted.c: the request's offset is the data file's, `guest` the disk's. */
 int q2_read_encrypted(struct by_qcow2 *q, uint64_t guest,
                       struct by_request *req);
@@ -469,9 +493,6 @@ uint64_t q2_alloc_clear(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
 void q2_alloc_enter(struct by_qcow2 *q, struct q2_alloc *alloc);
 /* Takes it out and wakes who waits. */
 void q2_alloc_leave(struct by_qcow2 *q, struct q2_alloc *alloc);
-
-/* resize.c, table work, no requests behind the smaller of the two sizes. */
-int q2_resize(struct by_qcow2 *q, uint64_t size, uint32_t prealloc);
 
 /* ------------------------------------------------------------ overlap.c */
 
@@ -489,6 +510,9 @@ uint32_t q2_map_types(const struct by_qcow2 *q, uint64_t cluster,
 /* Under lock: how often was this cluster added as this type? */
 uint32_t q2_map_times(const struct by_qcow2 *q, uint64_t cluster,
                       uint32_t type);
+/* Reports that a write would meet metadata of these types.  -EIO. */
+int q2_overlap_report(struct by_qcow2 *q, uint32_t types, uint64_t offset,
+                      uint64_t bytes);
 /* Under lock: does a write of [offset, bytes) of the file meet metadata, but
  * for types in `ignore`?  Reports, marks the image corrupt, -EIO. */
 int q2_overlap_check(struct by_qcow2 *q, uint32_t ignore, uint64_t offset,

@@ -285,6 +285,13 @@ static const char *name_of(uint32_t types)
     return names[__builtin_ctz(types)];
 }
 
+int q2_overlap_report(struct by_qcow2 *q, uint32_t types, uint64_t offset,
+                      uint64_t bytes)
+{
+    return q2_corrupt(q, true, offset, bytes, "Preventing invalid write on "
+                      "metadata (overlaps with %s)", name_of(types));
+}
+
 int q2_overlap_check(struct by_qcow2 *q, uint32_t ignore, uint64_t offset,
                      uint64_t bytes)
 {
@@ -299,9 +306,5 @@ int q2_overlap_check(struct by_qcow2 *q, uint32_t ignore, uint64_t offset,
     }
     types = watched & q2_map_types(q, first,
         q2_cluster(q, offset + bytes - 1) + 1 - first, NULL);
-    if (likely(!types)) {
-        return 0;
-    }
-    return q2_corrupt(q, true, offset, bytes, "Preventing invalid write on "
-                      "metadata (overlaps with %s)", name_of(types));
+    return likely(!types) ? 0 : q2_overlap_report(q, types, offset, bytes);
 }
