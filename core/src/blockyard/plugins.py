@@ -70,6 +70,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "null-aio": "blockyard-drivers-null",
         "nvme": "blockyard-drivers-nvme",
         "raw": "blockyard-formats-raw",
+        "luks": "blockyard-formats-luks",
         "qcow2": "blockyard-formats-qcow2",
     },
     "exports": {
@@ -78,6 +79,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "fuse": "blockyard-exports-fuse",
         "vduse-blk": "blockyard-exports-vduse",
     },
+    "objects": {"secret": "blockyard-objects-secret"},
     "jobs": dict.fromkeys(("backup", "commit", "mirror", "stream", "amend"), "blockyard-jobs"),
 }
 

@@ -124,7 +124,7 @@ async def add_keyslot(
     budget = Budget()
     header, method = volume.header, volume.method
     with await find_key(volume, storage.read, passphrase, budget) as key:
-        word = new_passphrase().split(b"\0")[0]
+        word = new_passphrase()
         slot, material = await aside(
             budget,
             lambda: make_slot(header, method, header.slots[index], word, key, iter_time, budget),

@@ -84,10 +84,10 @@ class Cipher:
 def legacy_aes(password: bytes) -> Cipher:
     """The encryption of old qcow and qcow2 images.
 
-    That is AES-128 in CBC mode; the key is the password's first 16 bytes, up to a NUL,
-    and zeroes after them.
+    That is AES-128 in CBC mode; the key is the password's first 16 bytes, and zeroes
+    after them if there are fewer.
     """
-    key = bytearray(password.split(b"\0")[0][:_LEGACY_KEY_BYTES].ljust(_LEGACY_KEY_BYTES, b"\0"))
+    key = bytearray(password[:_LEGACY_KEY_BYTES].ljust(_LEGACY_KEY_BYTES, b"\0"))
     try:
         return Cipher(_LEGACY, key)
     finally:

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ITER_TIME",
     "Created",
+    "_method_for",
     "checked_iter_time",
     "create_luks",
     "header_length",
-    "_method_for",
 ]
 
 #: Milliseconds that opening takes unless said.
@@ -123,9 +123,8 @@ async def create_luks(
     """
     method = _method_for(options)
     iter_time = checked_iter_time(options.iter_time)
-    word = passphrase.split(b"\0")[0]
     budget = Budget()
-    return await aside(budget, lambda: _create(method, word, iter_time, detached, budget))
+    return await aside(budget, lambda: _create(method, passphrase, iter_time, detached, budget))
 
 
 def _create(

@@ -82,7 +82,7 @@ async def open_luks(read: Read, passphrase: bytes | None, *, detached: bool = Fa
 
     ``read(offset, length)`` answers the bytes of the file, or the part of one, that begins
     with the header; fewer at its end.  Without a passphrase the volume can tell about
-    itself and no more.  A passphrase ends before its first NUL, as in QEMU.
+    itself and no more.
 
     :raises BlockyardError: with QEMU's text.
     """
@@ -120,5 +120,4 @@ async def slot_key(
     material = bytearray(found.ljust(length, b"\0"))
     if len(material) != length:
         raise BlockyardError("Could not read encryption header")
-    word = passphrase.split(b"\0")[0]
-    return await aside(budget, lambda: try_slot(header, method, slot, word, material, budget))
+    return await aside(budget, lambda: try_slot(header, method, slot, passphrase, material, budget))
