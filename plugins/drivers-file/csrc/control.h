@@ -53,7 +53,7 @@ enum by_file_type {
 struct by_file_facts {
     int type;                  /* enum by_file_type */
     bool locked_read_only;     /* a block device that is set read-only */
-    uint64_t length;           /* bytes */
+    int64_t length;            /* bytes, or -errno: it has no end */
     uint64_t allocated;        /* bytes on the disk below */
 };
 int by_file_look(int fd, struct by_file_facts *out);

@@ -38,14 +38,10 @@ int by_file_look(int fd, struct by_file_facts *out)
     }
     out->type = type_of(st.st_mode);
     out->allocated = (uint64_t)st.st_blocks * 512;
-    if (out->type == BY_FILE_TYPE_REGULAR) {
-        out->length = st.st_size;
-    } else if (out->type != BY_FILE_TYPE_OTHER) {
+    if (out->type != BY_FILE_TYPE_OTHER) {
+        /* Not st_size: it is 0 for files of /proc, which may have no end. */
         end = lseek(fd, 0, SEEK_END);
-        if (end < 0) {
-            return -errno;
-        }
-        out->length = end;
+        out->length = end < 0 ? -errno : end;
     }
     if (out->type == BY_FILE_TYPE_BLOCK
         && ioctl(fd, BLKROGET, &read_only) == 0) {

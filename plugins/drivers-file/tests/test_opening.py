@@ -78,6 +78,15 @@ def test_a_name_with_a_null_byte(in_yard: Any) -> None:
     refusal(in_yard, driver="file", filename="a\0b")
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_file_without_an_end(in_yard: Any, read_only: bool) -> None:
+    where = {"filename": "/proc/self/mem", "read_only": read_only}
+    text = refusal(in_yard, driver="file", **where)
+    assert text == "Could not refresh total sector count: Invalid argument"
+    text = refusal(in_yard, driver="host_device", **where)
+    assert text.endswith("to be either a character or block device")
+
+
 @pytest.mark.parametrize(
     ("asked", "given"), [(None, 0), (0, 0), (7, 7), (-1, 0), (1 << 32, 0), ((1 << 63) - 1, 0)]
 )

@@ -24,11 +24,10 @@ from blockyard.request import Limits
 from blockyard_drivers_file.create import create_file
 from blockyard_drivers_file.locks import FileLocks
 from blockyard_drivers_file.native import ffi, lib
-from blockyard_drivers_file.opening import Access, Facts, in_thread, look, open_checked
+from blockyard_drivers_file.opening import Access, in_thread, look, open_checked
 
 __all__ = ["FileDriver", "HostCdromDriver", "HostDeviceDriver"]
 
-_SECTOR = 512
 _MAX_IOV = 1024
 _MAX_BATCH = (1 << 32) - 1
 _WRITERS = Perm.WRITE | Perm.WRITE_UNCHANGED | Perm.RESIZE
@@ -79,7 +78,7 @@ class FileDriver(Driver):
         self._access = self._wanted_access(NONE)
         fd = self._open_file(self._access)
         try:
-            facts = look(fd)
+            length = look(fd).node_length()
             self._limits = self._find_limits(fd, self._access)
             self._state = lib.by_file_create(self.settings(fd))
             if self._state == ffi.NULL:
@@ -91,7 +90,7 @@ class FileDriver(Driver):
         return Opened(
             ops=lib.by_file_ops(self.kind),
             state=int(ffi.cast("uintptr_t", self._state)),
-            length=self._length(facts),
+            length=length,
             limits=self._limits,
         )
 
@@ -112,10 +111,6 @@ class FileDriver(Driver):
     def exact_filename(self) -> str | None:
         """The file's name."""
         return str(self.options.filename)
-
-    def _length(self, facts: Facts) -> int:
-        # QEMU counts a node's length in sectors; what is behind the end reads as zeroes.
-        return (facts.length + _SECTOR - 1) & -_SECTOR
 
     def _find_limits(self, fd: int, access: Access) -> Limits:
         if not access.direct:
@@ -369,7 +364,7 @@ class HostCdromDriver(HostDeviceDriver):
 
     async def image_info(self) -> dict[str, Any]:
         """Nothing special.  A disc may have been changed since: its length is taken over."""
-        length = self._length(await in_thread(look, self._fd))
+        length = (await in_thread(look, self._fd)).node_length()
         if length != self.node.length:
             self.node.graph.carrier.set_length(self.node, length)
         return {}

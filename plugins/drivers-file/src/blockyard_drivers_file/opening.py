@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Access", "Facts", "in_thread", "look", "open_checked", "open_descriptor"]
 
 _T = TypeVar("_T")
+_SECTOR = 512
 
 #: Threads that may wait for file systems at the same time.
 _THREADS = 32
@@ -68,9 +69,19 @@ class Facts:
 
     #: ``enum by_file_type``
     type: int
+    #: Bytes, or what was wrong as a negative errno: files of /proc may have no end.
     length: int
     allocated: int
     locked_read_only: bool
+
+    def node_length(self) -> int:
+        """The length that a node on it has: QEMU's count sectors, the last one filled up.
+
+        :raises ImageIOError: if it has none.
+        """
+        if self.length < 0:
+            raise from_errno(self.length, "Could not refresh total sector count")
+        return (self.length + _SECTOR - 1) & -_SECTOR
 
 
 def open_descriptor(filename: str, access: Access) -> int:
