@@ -79,6 +79,8 @@ STEPS: list[tuple[str, dict[str, Any], Any]] = [
     ),
     ("qom-list", {"path": "nix"}, failure("Device 'nix' not found", NOT_FOUND)),
     ("qom-list", {"path": ""}, failure("Path '' is ambiguous")),
+    ("qom-get", at("", "type"), failure("Device '' not found", NOT_FOUND)),
+    ("qom-set", at("", "type", value=1), failure("Device '' not found", NOT_FOUND)),
     ("qom-get", at("/objects/t0", "poll-max-ns"), 32768),
     ("qom-get", at("t0", "poll-grow"), 2),
     ("qom-get", at("objects/t0", "poll-weight"), 3),

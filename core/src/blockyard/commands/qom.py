@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blockyard.commands.qomtree import Place, places, resolve
-from blockyard.errors import BlockyardError, InvalidOption
+from blockyard.errors import BlockyardError, DeviceNotFound, InvalidOption
 from blockyard.qmp.command import command
 from blockyard.schema.declare import struct
 from blockyard.schema.qom import (
@@ -79,7 +79,7 @@ async def qom_list(yard: Yard, args: QomListArguments) -> list[ObjectPropertyInf
 @command("qom-get", args=QomGetArguments, returns=Any)
 async def qom_get(yard: Yard, args: QomGetArguments) -> Any:
     """The value of a property."""
-    return dump(resolve(places(yard), args.path).find(args.property).get())
+    return dump(_resolve_one(yard, args.path).find(args.property).get())
 
 
 @command("qom-list-get", args=QomListGetArguments, returns=list[ObjectPropertiesValues])
@@ -92,13 +92,21 @@ async def qom_list_get(yard: Yard, args: QomListGetArguments) -> list[ObjectProp
 @command("qom-set", args=QomSetArguments)
 async def qom_set(yard: Yard, args: QomSetArguments) -> None:
     """Change a property."""
-    place = resolve(places(yard), args.path)
+    place = _resolve_one(yard, args.path)
     found = place.find(args.property)
     if found.set is None:
         raise InvalidOption(f"Property '{place.type}.{args.property}' is not writable")
     if found.type in _TYPES:
         check(_TYPES[found.type], args.value, name=args.property)
     found.set(args.value)
+
+
+def _resolve_one(yard: Yard, path: str) -> Place:
+    # To these two QEMU says of every path that it is not found, be it ambiguous.
+    try:
+        return resolve(places(yard), path)
+    except InvalidOption:
+        raise DeviceNotFound(f"Device '{path}' not found") from None
 
 
 def _values(place: Place) -> list[ObjectPropertyValue]:
