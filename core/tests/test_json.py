@@ -210,6 +210,10 @@ def test_a_token_ends_at_the_limit() -> None:
         ({"return": {}}, '{"return": {}}'),
         (['\x7f\u00e9\U0001f600"\\\n'], '["\\u007F\\u00E9\\uD83D\\uDE00\\"\\\\\\n"]'),
         (1e999, "inf"),
+        (2.0, "2"),
+        ({"id": 0.1}, '{"id": 0.10000000000000001}'),
+        ([1e16, -1e-7], "[10000000000000000, -9.9999999999999995e-08]"),
+        (["version 1.5\u00e9"], '["version 1.5\\u00E9"]'),
     ],
 )
 def test_written_form(value: Any, text: str) -> None:

@@ -144,7 +144,9 @@ def dumps(value: Any, *, pretty: bool = False) -> str:
         except (RecursionError, ValueError):
             pass
         else:
-            return _LOWER_ESCAPE.sub(_upper, text) if "\\u" in text else text
+            # The standard library writes the shortest digits that read the same.
+            if not _REAL.search(text):
+                return _LOWER_ESCAPE.sub(_upper, text) if "\\u" in text else text
     from blockyard.schema.jsonvalue import write
 
     return write(value, pretty=pretty)
@@ -155,4 +157,6 @@ def _upper(match: re.Match[str]) -> str:
     return f"\\u{text[2:].upper()}" if len(text) > 2 else text
 
 
+#: A number that is no integer, or a piece of a string that looks like one.
+_REAL = re.compile(r"(?:^|[ \[])-?[0-9]+(?:\.|e[-+])[0-9]")
 _encoder = json.JSONEncoder(allow_nan=False, check_circular=False)
