@@ -67,6 +67,8 @@ REFUSED: list[tuple[list[str], str]] = [
         "'wait' option is incompatible with socket in client connect mode",
     ),
     (["--chardev", "socket,id=a,fd=77"], "File descriptor '77' is not a socket"),
+    (["--chardev", "socket,id=a,fd=0x"], "Unable to parse FD number 0x"),
+    (["--chardev", "socket,id=a,path=x,reconnect=1"], "Invalid parameter 'reconnect'"),
     (["--chardev", "socket,id=a,path=x,nix=1"], "Invalid parameter 'nix'"),
     (["--chardev", "socket,id=a,path=x,tls-creds=t"], "No TLS credentials with id 't'"),
     (

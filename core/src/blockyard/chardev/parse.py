@@ -43,7 +43,7 @@ _BOOLS = frozenset({
     "websocket",
 })  # fmt: skip
 _NUMBERS = frozenset({
-    "cols", "debug", "height", "reconnect", "reconnect-ms", "rows", "to", "width",
+    "cols", "debug", "height", "reconnect-ms", "rows", "to", "width",
 })  # fmt: skip
 _STRINGS = frozenset({
     "backend", "chardev", "chardevs.0", "chardevs.1", "chardevs.2", "chardevs.3", "encoding",
@@ -214,6 +214,7 @@ def parse_socket(line: ChardevLine) -> ChardevSocket:
     data = {
         **line.common(),
         **line.pick("telnet", "tn3270", "websocket", "tls-creds", "tls-authz", "nodelay", "wait"),
+        **line.pick("reconnect-ms"),
         "server": server,
         "addr": _address(line),
     }
@@ -222,16 +223,7 @@ def parse_socket(line: ChardevLine) -> ChardevSocket:
         data.setdefault("wait", True)
     if "delay" in line.values:
         data["nodelay"] = not line.values["delay"]
-    return visit(ChardevSocket, {**data, **_reconnect(line)})
-
-
-def _reconnect(line: ChardevLine) -> dict[str, int]:
-    """``reconnect`` is the older spelling, in seconds."""
-    if len(line.pick("reconnect", "reconnect-ms")) > 1:
-        raise InvalidOption("'reconnect' and 'reconnect-ms' are mutually exclusive")
-    if "reconnect" in line.values:
-        return {"reconnect-ms": min(line.values["reconnect"] * 1000, (1 << 63) - 1)}
-    return line.pick("reconnect-ms")
+    return visit(ChardevSocket, data)
 
 
 def _address(line: ChardevLine) -> dict[str, Any]:
