@@ -146,6 +146,9 @@ def test_addresses_that_are_no_good(bare, tmp_path):
     with open(os.devnull) as file:
         text = f"File descriptor '{file.fileno()}' is not a socket"
         refused(bare, text, start, addr={"type": "fd", "data": {"str": str(file.fileno())}})
+    for text in ("name", "", "-1", "7x", str(1 << 31)):
+        address = {"type": "fd", "data": {"str": text}}
+        refused(bare, f"Unable to parse FD number {text}", start, addr=address)
     with pytest.raises(BlockyardError, match="address resolution failed for nowhere:1: "):
         bare.execute(start, addr=inet(host="nowhere", port="1", numeric=True))
     bare.listen()

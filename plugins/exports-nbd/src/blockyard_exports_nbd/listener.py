@@ -252,7 +252,7 @@ def _listen_vsock(where: VsockSocketAddress) -> Listener:
 def _listen_fd(text: str) -> Listener:
     """A socket that was open before; it is taken over once it listens."""
     if not text.isdecimal() or int(text) >= 1 << 31:
-        raise InvalidOption(f"File descriptor named '{text}' has not been found")
+        raise InvalidOption(f"Unable to parse FD number {text}")
     number = int(text)
     try:
         is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
