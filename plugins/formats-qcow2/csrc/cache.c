@@ -21,22 +21,54 @@ struct q2_load {
     struct q2_slice *slice;
 };
 
-int q2_cache_init(struct q2_cache *cache, uint32_t slice_bytes, uint64_t bytes)
+static void set_size(struct q2_cache *cache, uint32_t slice_bytes,
+                     uint64_t bytes)
 {
     uint64_t max = bytes / slice_bytes;
-    uint32_t buckets = 16;
 
-    memset(cache, 0, sizeof(*cache));
     cache->slice_bytes = slice_bytes;
     cache->max = max < 2 ? 2 : max > INT32_MAX ? INT32_MAX : max;
+}
+
+static int make_hash(struct q2_cache *cache)
+{
+    uint32_t buckets = 16;
+
     while (buckets < cache->max && buckets < 1u << 20) {
         buckets *= 2;
     }
     cache->hash_mask = buckets - 1;
-    cache->clean.newer = cache->clean.older = &cache->clean;
-    cache->dirty.newer = cache->dirty.older = &cache->dirty;
     cache->hash = calloc(buckets, sizeof(*cache->hash));
     return cache->hash ? 0 : -ENOMEM;
+}
+
+int q2_cache_init(struct q2_cache *cache, uint32_t slice_bytes, uint64_t bytes)
+{
+    memset(cache, 0, sizeof(*cache));
+    cache->clean.newer = cache->clean.older = &cache->clean;
+    cache->dirty.newer = cache->dirty.older = &cache->dirty;
+    set_size(cache, slice_bytes, bytes);
+    return make_hash(cache);
+}
+
+int q2_cache_reshape(struct by_qcow2 *q, struct q2_cache *cache,
+                     uint32_t slice_bytes, uint64_t bytes)
+{
+    struct q2_cache new = { 0 };
+    int result;
+
+    set_size(&new, slice_bytes, bytes);
+    result = make_hash(&new);
+    if (result < 0) {
+        return result;
+    }
+    q2_cache_drop_all(q, cache);
+    free(cache->hash);
+    cache->slice_bytes = new.slice_bytes;
+    cache->max = new.max;
+    cache->hash = new.hash;
+    cache->hash_mask = new.hash_mask;
+    return 0;
 }
 
 /* -------------------------------------------------------- rings and hash */

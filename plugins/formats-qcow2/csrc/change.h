@@ -40,7 +40,15 @@ struct q2_patience {
     struct q2_chore chore;      /* its wait wakes as `wait` does */
 };
 
-/* change_plan.c, under lock.  Plan a write of [guest, guest + bytes), or of
+/* change_plan.c, under lock.  The entry of `guest` in a table that may be
+ * changed.  0, -EAGAIN: patience is woken, -errno. */
+int q2_change_find(struct by_qcow2 *q, uint64_t guest, struct q2_spot *spot,
+                   struct q2_patience *patience);
+/* Under lock.  Have the keeper do this; patience is woken.  -EAGAIN. */
+int q2_leave_to_keeper(struct by_qcow2 *q, struct q2_patience *patience,
+                       int (*run)(struct by_qcow2 *, struct q2_chore *),
+                       uint64_t arg);
+/* Under lock.  Plan a write of [guest, guest + bytes), or of
  * its beginning, whose first byte `run` describes; no change of others touches
  * the range.  0: change->bytes are planned, and q2_change_start is next.
  * -EAGAIN: patience is woken.  -errno. */

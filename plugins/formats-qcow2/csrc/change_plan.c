@@ -10,9 +10,9 @@
 
 #include "change.h"
 
-static int leave_to_keeper(struct by_qcow2 *q, struct q2_patience *patience,
-                           int (*run)(struct by_qcow2 *, struct q2_chore *),
-                           uint64_t arg)
+int q2_leave_to_keeper(struct by_qcow2 *q, struct q2_patience *patience,
+                       int (*run)(struct by_qcow2 *, struct q2_chore *),
+                       uint64_t arg)
 {
     patience->chore.run = run;
     patience->chore.arg = arg;
@@ -70,7 +70,7 @@ static int place(struct by_qcow2 *q, struct q2_change *c, uint64_t *count,
     }
     result = q2_alloc_try(q, count, &c->host, fresh);
     if (result == -EAGAIN) {
-        return leave_to_keeper(q, patience, q2_alloc_prepare, *count);
+        return q2_leave_to_keeper(q, patience, q2_alloc_prepare, *count);
     }
     return result;
 }
@@ -155,6 +155,22 @@ static int plan_copies(struct by_qcow2 *q, struct q2_change *c,
     return 0;
 }
 
+int q2_change_find(struct by_qcow2 *q, uint64_t guest, struct q2_spot *spot,
+                   struct q2_patience *patience)
+{
+    int result;
+
+    if (unlikely(q->set.lazy_refcounts && !q->dirty_bit)) {
+        return q2_leave_to_keeper(q, patience, q2_mark_dirty_chore, 0);
+    }
+    result = q2_find(q, guest, spot, &patience->wait);
+    if (result == -ENOENT || (result == 0 && !spot->own)) {
+        return q2_leave_to_keeper(q, patience, q2_l2_make_chore,
+                                  spot->l1_index);
+    }
+    return result;
+}
+
 int q2_change_plan(struct by_qcow2 *q, struct q2_change *c, uint64_t guest,
                    uint64_t bytes, const struct q2_run *run,
                    struct q2_patience *patience)
@@ -164,13 +180,7 @@ int q2_change_plan(struct by_qcow2 *q, struct q2_change *c, uint64_t guest,
     bool fresh;
     int result;
 
-    if (unlikely(q->set.lazy_refcounts && !q->dirty_bit)) {
-        return leave_to_keeper(q, patience, q2_mark_dirty_chore, 0);
-    }
-    result = q2_find(q, guest, &spot, &patience->wait);
-    if (result == -ENOENT || (result == 0 && !spot.own)) {
-        return leave_to_keeper(q, patience, q2_l2_make_chore, spot.l1_index);
-    }
+    result = q2_change_find(q, guest, &spot, patience);
     if (result < 0) {
         return result;
     }

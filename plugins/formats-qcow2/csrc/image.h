@@ -32,6 +32,7 @@
 
 #include "blockyard.h"
 #include "control.h"
+#include "crypto.h"
 #include "format.h"
 
 #define likely(x) __builtin_expect(!!(x), 1)
@@ -233,7 +234,7 @@ struct by_qcow2 {
     pthread_t keeper;
     bool keeper_runs, keeper_ends;
 
-    struct q2_inflated *inflated;   /* compressed.c: the bounded cache */
+    struct q2_inflated *inflated;   /* inflated.c: the bounded cache */
     struct by_crypto *crypto;       /* null: plain */
 
     /* corrupt.c: under chores_lock */
@@ -473,12 +474,11 @@ int q2_discard(struct by_qcow2 *q, struct by_request *req);
 int q2_status(struct by_qcow2 *q, struct by_request *req);
 /* sizing.c: BY_OP_TRUNCATE.  q->resize_why says why it failed. */
 int q2_truncate(struct by_qcow2 *q, struct by_request *req);
-/* compressed.c: read from the compressed cluster of this L2 entry; the
+/* compressed_read.c, compressed_write.c: read from the compressed cluster of this L2 entry; the
  * request's offset is the guest's.  Write `req`, compressed. */
 int q2_read_compressed(struct by_qcow2 *q, uint64_t entry,
                        struct by_request *req);
 int q2_write_compressed(struct by_qcow2 *q, struct by_request *req);
-void q2_inflated_free(struct by_qcow2 *q);
 /* encrypted.c: the request's offset is the data file's, `guest` the disk's. */
 int q2_read_encrypted(struct by_qcow2 *q, uint64_t guest,
                       struct by_request *req);
