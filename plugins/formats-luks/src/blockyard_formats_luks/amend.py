@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from blockyard.errors import BlockyardError, InvalidOption
 from blockyard.schema.crypto import QCryptoBlockLUKSKeyslotState
 from blockyard_formats_luks.create import checked_iter_time
@@ -16,26 +14,16 @@ from blockyard_formats_luks.keyslot import make_slot, random_bytes
 from blockyard_formats_luks.volume import find_key, slot_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from blockyard.schema.crypto import QCryptoBlockAmendOptionsLUKS
+    from blockyard_formats_luks.storage import Storage
     from blockyard_formats_luks.volume import Volume
 
-__all__ = ["Storage", "add_keyslot", "amend_luks", "erase_keyslot"]
+__all__ = ["add_keyslot", "amend_luks", "erase_keyslot"]
 
 #: How often erased key material is written over, as QEMU and cryptsetup do.
 _ERASURES = 40
-
-
-@attrs.frozen
-class Storage:
-    """Where a header is: a file, or the part of one that begins with it."""
-
-    #: ``read(offset, length)``; fewer bytes at the end of the file.
-    read: Callable[[int, int], Awaitable[bytes]]
-    write: Callable[[int, bytes], Awaitable[None]]
-    #: Brings what was written to stable storage.
-    flush: Callable[[], Awaitable[None]]
 
 
 async def amend_luks(

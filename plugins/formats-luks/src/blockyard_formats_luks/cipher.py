@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blockyard.errors import InvalidOption, from_errno
 from blockyard.schema.crypto import (
@@ -15,9 +15,6 @@ from blockyard.schema.crypto import (
 )
 from blockyard_formats_luks.method import Method
 from blockyard_formats_luks.native import ffi, lib
-
-if TYPE_CHECKING:
-    from collections.abc import Buffer
 
 __all__ = ["Cipher", "legacy_aes", "native_hash"]
 
@@ -100,7 +97,7 @@ def native_hash(algorithm: QCryptoHashAlgo) -> int:
     return number
 
 
-def _writable(buffer: Buffer) -> Any:
+def _writable(buffer: Any) -> Any:
     return ffi.from_buffer("char[]", buffer, require_writable=True)
 
 

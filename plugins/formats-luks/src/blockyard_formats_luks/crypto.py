@@ -6,9 +6,10 @@ A format reads and writes by coroutines of its own (:class:`Storage`), and hands
 ``csrc/crypto.h`` on any thread.
 """
 
-from blockyard_formats_luks.amend import Storage, add_keyslot, amend_luks, erase_keyslot
+from blockyard_formats_luks.amend import add_keyslot, amend_luks, erase_keyslot
 from blockyard_formats_luks.cipher import Cipher, legacy_aes
 from blockyard_formats_luks.create import Created, create_luks, header_length
+from blockyard_formats_luks.storage import Storage
 from blockyard_formats_luks.volume import Volume, open_luks
 
 __all__ = [

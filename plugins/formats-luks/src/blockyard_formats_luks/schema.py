@@ -6,7 +6,11 @@ from __future__ import annotations
 from blockyard.node import ChildSpec, DriverType
 from blockyard.permission import Role
 from blockyard.schema.block import BlockdevOptionsGenericFormat, BlockdevRef, PreallocMode
-from blockyard.schema.crypto import QCryptoBlockCreateOptionsLUKS, QCryptoBlockInfoLUKS
+from blockyard.schema.crypto import (
+    QCryptoBlockAmendOptionsLUKS,
+    QCryptoBlockCreateOptionsLUKS,
+    QCryptoBlockInfoLUKS,
+)
 from blockyard.schema.declare import Size, struct
 
 __all__ = ["LUKS", "BlockdevCreateOptionsLUKS", "BlockdevOptionsLUKS"]
@@ -40,12 +44,22 @@ class BlockdevCreateOptionsLUKS(QCryptoBlockCreateOptionsLUKS):
     preallocation: PreallocMode | None = None
 
 
+_MARK = b"LUKS\xba\xbe\x00\x01"
+
+
+def _probe(start: bytes, name: str) -> int:
+    """Magic number and version."""
+    return 100 if start.startswith(_MARK) else 0
+
+
 LUKS = DriverType(
     name="luks",
     kind="format",
     options=BlockdevOptionsLUKS,
     implementation="blockyard_formats_luks.driver:LuksDriver",
     create_options=BlockdevCreateOptionsLUKS,
+    amend_options=QCryptoBlockAmendOptionsLUKS,
     image_info_type=QCryptoBlockInfoLUKS,
     children=(ChildSpec(name="file"), ChildSpec(name="header", role=Role.METADATA, optional=True)),
+    probe=_probe,
 )
