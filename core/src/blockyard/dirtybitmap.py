@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from blockyard.node import Node
 
-__all__ = ["Check", "DirtyBitmap"]
+__all__ = ["Check", "DirtyBitmap", "bitmap_status"]
 
 _NONE = 2**64 - 1
 _PIECE = 1 << 20
@@ -207,3 +207,8 @@ def _owned(native: Any) -> Any:
     if native == ffi.NULL:
         raise MemoryError
     return ffi.gc(native, lib.by_bitmap_free)
+
+
+def bitmap_status() -> int:
+    """The address of ``by_bitmap_status``, for a native plugin that shows bitmaps."""
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, "by_bitmap_status")))

@@ -10,10 +10,21 @@
 
 #include "connection.h"
 
-/* Extents of one BLOCK_STATUS: the array, and the reply made of it. */
+/* Extents of one BLOCK_STATUS: the array, and the reply made of it; a bitmap
+ * has no array. */
 #define STATUS_COST (256 * 1024)
-#define STATUS_COST_ONE 4096
+#define STATUS_COST_BITMAP (16 * NBD_STATUS_EXTENTS)
+#define STATUS_COST_ONE 8192
 #define SPARSE_COST 8192
+
+static uint64_t status_cost(const struct nbd_command *command)
+{
+    uint64_t bitmaps = command->contexts >> NBD_FIRST_BITMAP;
+
+    return command->flags & NBD_CMD_FLAG_REQ_ONE
+        ? STATUS_COST_ONE
+        : STATUS_COST + __builtin_popcountll(bitmaps) * STATUS_COST_BITMAP;
+}
 
 uint64_t nbd_cost(const struct nbd_command *command)
 {
@@ -26,8 +37,7 @@ uint64_t nbd_cost(const struct nbd_command *command)
     case NBD_CMD_WRITE:
         return command->payload;
     case NBD_CMD_BLOCK_STATUS:
-        return command->flags & NBD_CMD_FLAG_REQ_ONE ? STATUS_COST_ONE
-                                                     : STATUS_COST;
+        return status_cost(command);
     default:
         return 0;
     }
@@ -81,8 +91,8 @@ bool nbd_get_data(struct nbd_request *request)
     struct nbd_command *command = &request->command;
     uint64_t bytes = command->payload ? command->payload : command->length;
 
-    if (command->type == NBD_CMD_BLOCK_STATUS) {
-        request->data = request->head; /* a few bytes, gone before a reply */
+    if (command->type == NBD_CMD_BLOCK_STATUS && bytes <= NBD_HEAD_BYTES) {
+        request->data = request->head; /* gone before a reply */
         return true;
     }
     request->data = connection->api->buffer_get(connection->loop, bytes);

@@ -241,6 +241,11 @@ static void fill_in(struct by_nbd_connection *connection,
 {
     connection->rules.mode = params->mode;
     connection->rules.contexts = params->contexts;
+    connection->bitmap_status =
+        (by_nbd_bitmap_status *)params->bitmap_status;
+    for (uint32_t i = 0; i < params->nbitmaps; i++) {
+        connection->bitmaps[i] = (struct by_bitmap *)params->bitmaps[i];
+    }
     connection->rules.max_payload = params->max_payload;
     connection->rules.read_only = params->read_only;
     connection->rules.size = params->size;

@@ -31,6 +31,7 @@
 #define NBD_HEAD_BYTES 48               /* longest reply header and prefix */
 #define NBD_FLOOR      (256 * 1024)     /* every client may hold so much */
 #define NBD_SECOND     1000000000ull
+#define NBD_STATUS_EXTENTS 4096 /* of one context; the client asks again */
 
 struct nbd_connection;
 struct nbd_request;
@@ -83,6 +84,8 @@ struct by_nbd_connection {
     struct by_root *root;
     struct by_nbd_server *server;
     struct nbd_rules rules;
+    by_nbd_bitmap_status *bitmap_status;
+    struct by_bitmap *bitmaps[NBD_CONTEXTS - NBD_FIRST_BITMAP];
     int fd;
 
     bool stopping;       /* nothing more is read */

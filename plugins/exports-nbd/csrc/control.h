@@ -21,9 +21,20 @@ enum by_nbd_event {
     BY_NBD_CLOSED = 1
 };
 
+struct by_bitmap;          /* core's; alive until BY_NBD_CLOSED */
+/* The bytes at `offset`, at most `bytes`, that are alike: all dirty or none.
+ * 0 past the bitmap's end. */
+typedef uint64_t by_nbd_bitmap_status(struct by_bitmap *bitmap,
+                                      uint64_t offset, uint64_t bytes,
+                                      bool *dirty);
+
 struct by_nbd_params {
     uint32_t mode;         /* 0 simple, 1 structured, 2 extended */
-    uint32_t contexts;     /* bit 0 base:allocation, 1 qemu:allocation-depth */
+    uint32_t nbitmaps;     /* at most 62 */
+    uint64_t contexts;     /* bit 0 base:allocation, 1 qemu:allocation-depth,
+                              2 + i the i-th bitmap */
+    uintptr_t bitmap_status;    /* a by_nbd_bitmap_status; 0: no bitmaps */
+    const uintptr_t *bitmaps;   /* struct by_bitmap *; copied */
     uint32_t max_payload;  /* bytes */
     uint32_t max_requests; /* in flight, unsent replies among them */
     uint64_t size;         /* bytes, as the client was told */

@@ -197,7 +197,7 @@ void nbd_parse_status_payload(const uint8_t *bytes,
     command->length = nbd_get64(bytes);
     for (uint64_t at = 8; at < payload; at += 4) {
         uint32_t id = nbd_get32(bytes + at);
-        uint32_t bit = id < NBD_CONTEXTS ? 1u << id : 0;
+        uint64_t bit = id < NBD_CONTEXTS ? 1ull << id : 0;
 
         /* Unknown, not negotiated, or named twice. */
         if (!(bit & rules->contexts) || (bit & command->contexts)) {

@@ -23,7 +23,8 @@ enum nbd_mode {
 /* Metadata contexts; the bit's number is the context id on the wire. */
 #define NBD_CONTEXT_ALLOCATION 0x1u /* base:allocation */
 #define NBD_CONTEXT_DEPTH      0x2u /* qemu:allocation-depth */
-#define NBD_CONTEXTS           2
+#define NBD_FIRST_BITMAP       2    /* qemu:dirty-bitmap:..., and those after */
+#define NBD_CONTEXTS           64   /* at most */
 
 /* Longest payload of a BLOCK_STATUS that can be a good one. */
 #define NBD_STATUS_PAYLOAD_MAX (8 + 4 * NBD_CONTEXTS)
@@ -31,7 +32,7 @@ enum nbd_mode {
 /* What the handshake settled. */
 struct nbd_rules {
     enum nbd_mode mode;
-    uint32_t contexts;     /* NBD_CONTEXT_* that were negotiated */
+    uint64_t contexts;     /* bits of those that were negotiated */
     uint32_t max_payload;  /* bytes of one READ, WRITE or CACHE */
     bool read_only;
     uint64_t size;         /* of the export as the client was told */
@@ -47,7 +48,7 @@ struct nbd_command {
     uint16_t flags;
     uint32_t error;        /* NBD_E*: answer so, drain the payload */
     const char *message;   /* static; with error */
-    uint32_t contexts;     /* BLOCK_STATUS: those to answer */
+    uint64_t contexts;     /* BLOCK_STATUS: those to answer */
     bool hang_up;          /* answer, then drop: the payload is too much */
 };
 

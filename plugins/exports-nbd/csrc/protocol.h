@@ -60,6 +60,7 @@
 
 #define NBD_STATE_HOLE 0x1u
 #define NBD_STATE_ZERO 0x2u
+#define NBD_STATE_DIRTY 0x1u /* of qemu:dirty-bitmap */
 
 /* Big endian, any alignment. */
 static inline uint16_t nbd_get16(const uint8_t *p)

@@ -190,7 +190,8 @@ int nbd_reply_extents(struct nbd_request *request)
 
 static uint32_t value_of(const struct nbd_extent *extent, int context)
 {
-    return 1u << context == NBD_CONTEXT_DEPTH ? extent->depth : extent->state;
+    return 1ull << context == NBD_CONTEXT_DEPTH ? extent->depth
+                                                : extent->state;
 }
 
 static uint8_t *put_descriptor(uint8_t *at, bool extended, uint64_t bytes,
@@ -228,6 +229,31 @@ static uint8_t *put_descriptors(uint8_t *at,
     return at;
 }
 
+/* What a bitmap says, which nobody has to wait for. */
+static uint8_t *put_bitmap(uint8_t *at, const struct nbd_request *request,
+                           int context, uint32_t *count)
+{
+    struct by_nbd_connection *connection = request->connection;
+    const struct nbd_command *command = &request->command;
+    bool extended = connection->rules.mode == NBD_MODE_EXTENDED;
+    uint64_t offset = command->offset, left = command->length;
+
+    for (*count = 0; left && *count < request->limit; ++*count) {
+        bool dirty;
+        uint64_t bytes = connection->bitmap_status(
+            connection->bitmaps[context - NBD_FIRST_BITMAP], offset, left,
+            &dirty);
+
+        if (!bytes) {
+            bytes = left; /* it is shorter than the export was */
+        }
+        at = put_descriptor(at, extended, bytes, dirty ? NBD_STATE_DIRTY : 0);
+        offset += bytes;
+        left -= bytes;
+    }
+    return at;
+}
+
 /* One chunk: the answer for one context, whose id is the context's number. */
 static uint8_t *put_context(uint8_t *at, const struct nbd_request *request,
                             int context, bool last)
@@ -237,8 +263,8 @@ static uint8_t *put_context(uint8_t *at, const struct nbd_request *request,
                              : NBD_STRUCTURED_REPLY_BYTES;
     uint32_t prefix = extended ? 8 : 4;
     uint32_t count;
-    uint8_t *end = put_descriptors(at + head + prefix, request, context,
-                                   &count);
+    uint8_t *end = (context < NBD_FIRST_BITMAP ? put_descriptors : put_bitmap)(
+        at + head + prefix, request, context, &count);
 
     put_chunk(at, request, last ? NBD_REPLY_FLAG_DONE : 0,
               extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT
@@ -253,17 +279,19 @@ static uint8_t *put_context(uint8_t *at, const struct nbd_request *request,
 
 int nbd_reply_status(struct nbd_request *request)
 {
-    uint32_t contexts = request->command.contexts;
-    uint64_t room = NBD_CONTEXTS *
-                    (NBD_HEAD_BYTES + 16ull * request->nextents);
+    uint64_t contexts = request->command.contexts;
+    uint64_t bitmaps = __builtin_popcountll(contexts >> NBD_FIRST_BITMAP);
+    uint64_t room = NBD_FIRST_BITMAP *
+                    (NBD_HEAD_BYTES + 16ull * request->nextents) +
+                    bitmaps * (NBD_HEAD_BYTES + 16ull * request->limit);
     uint8_t *built = get_built(request, room), *at = built;
 
     if (!built) {
         return nbd_reply_error(request, NBD_ENOMEM, "No memory");
     }
     for (int i = 0; i < NBD_CONTEXTS; i++) {
-        if (contexts & 1u << i) {
-            contexts &= ~(1u << i);
+        if (contexts & 1ull << i) {
+            contexts &= ~(1ull << i);
             at = put_context(at, request, i, !contexts);
         }
     }

@@ -7,7 +7,6 @@
 
 #include "connection.h"
 
-#define STATUS_EXTENTS 4096   /* of one answer; the client asks again */
 #define STATUS_CALLS   4096   /* of one command, so that it ends soon */
 #define SPARSE_EXTENTS 32     /* of one READ; beyond it all is data */
 #define SPARSE_MIN     (64 * 1024) /* a READ worth a question that may wait */
@@ -99,7 +98,12 @@ int nbd_status_begin(struct nbd_request *request)
 {
     bool one = request->command.flags & NBD_CMD_FLAG_REQ_ONE;
 
-    if (!get_extents(request, one ? 1 : STATUS_EXTENTS)) {
+    request->limit = one ? 1 : NBD_STATUS_EXTENTS;
+    if (!(request->command.contexts
+          & (NBD_CONTEXT_ALLOCATION | NBD_CONTEXT_DEPTH))) {
+        return nbd_reply_status(request); /* bitmaps alone */
+    }
+    if (!get_extents(request, request->limit)) {
         return nbd_reply_error(request, NBD_ENOMEM, "No memory");
     }
     return ask(request, true, step_status);

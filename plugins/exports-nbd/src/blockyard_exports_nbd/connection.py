@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
+from blockyard.dirtybitmap import bitmap_status
 from blockyard.errors import from_errno
 from blockyard_exports_nbd.native import API, ffi, lib
 from blockyard_exports_nbd.options import MAX_PAYLOAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from blockyard.dirtybitmap import DirtyBitmap
     from blockyard.loop import Event, Loop
     from blockyard.root import Root
     from blockyard.yard import Yard
@@ -93,9 +95,20 @@ class Budget:
 class Connection:
     """One client; ended when :meth:`wait` returns."""
 
-    def __init__(self, yard: Yard, loop: Loop, on_closed: Callable[[Connection], None]) -> None:
-        """``on_closed`` runs once, on the control loop, if :meth:`start` succeeded."""
+    def __init__(
+        self,
+        yard: Yard,
+        loop: Loop,
+        on_closed: Callable[[Connection], None],
+        bitmaps: Sequence[DirtyBitmap] = (),
+    ) -> None:
+        """``on_closed`` runs once, on the control loop, if :meth:`start` succeeded.
+
+        ``bitmaps`` are those of the export, whichever the client asked for.
+        """
         self.loop = loop
+        # Kept until the last command has been answered from them.
+        self._bitmaps = tuple(bitmaps)
         self._yard = yard
         self._on_closed = on_closed
         self._closed = anyio.Event()
@@ -111,6 +124,12 @@ class Connection:
         params = ffi.new("struct by_nbd_params *")
         params.mode = client.mode
         params.contexts = sum(1 << context for context in client.contexts)
+        params.bitmap_status = bitmap_status()
+        params.nbitmaps = len(self._bitmaps)
+        bitmaps = ffi.new(
+            "uintptr_t[]", [int(core.cast("uintptr_t", each.native)) for each in self._bitmaps]
+        )
+        params.bitmaps = bitmaps
         params.max_payload = MAX_PAYLOAD
         params.max_requests = budget.requests
         params.size = client.size
@@ -132,6 +151,7 @@ class Connection:
         self._yard.control.release(self._tag)
         lib.by_nbd_free(self._native)
         self._native = ffi.NULL
+        self._bitmaps = ()
         self.loop.users -= 1
         self._closed.set()
         self._on_closed(self)

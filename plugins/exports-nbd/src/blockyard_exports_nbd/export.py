@@ -5,17 +5,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from blockyard import bitmaps
+from blockyard.bitmaps import Check
 from blockyard.errors import Busy, InvalidOption, NotFound
 from blockyard.export import Export, ExportType
+from blockyard.permission import Role
 from blockyard_exports_nbd.connection import Connection, ConnectionStats
 from blockyard_exports_nbd.schema import NBD
 from blockyard_exports_nbd.server import NbdServer, running_server
-from blockyard_exports_nbd.wire import MAX_STRING
+from blockyard_exports_nbd.wire import MAX_BITMAPS, MAX_STRING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from blockyard.dirtybitmap import DirtyBitmap
     from blockyard.loop import Loop
+    from blockyard.node import Node
     from blockyard.root import Root
     from blockyard.yard import Yard
     from blockyard_exports_nbd.handshake import Negotiated
@@ -42,6 +47,7 @@ class NbdExport(Export):
         self.allocation_depth = bool(branch.allocation_depth)
         self.read_only = not self.writable
         self._server: NbdServer
+        self._bitmaps: list[DirtyBitmap] = []
         self._connections: list[Connection] = []
 
     # -- what the handshake asks
@@ -55,6 +61,11 @@ class NbdExport(Export):
     def multi_conn(self) -> bool:
         """Whether clients are told that several connections see the same data."""
         return self._server.max_connections != 1
+
+    @property
+    def bitmap_names(self) -> list[str]:
+        """The dirty bitmaps that clients may ask for."""
+        return [bitmap.name for bitmap in self._bitmaps]
 
     @property
     def minimum_block(self) -> int:
@@ -75,20 +86,34 @@ class NbdExport(Export):
             raise InvalidOption(f"description '{self.description}' too long")
         if self.name in server.exports:
             raise Busy(f"NBD server already has export named '{self.name}'")
-        for bitmap in self.options.u.bitmaps or ():
-            self._find_bitmap(bitmap)
+        self._bitmaps = [self._find_bitmap(named) for named in self.options.u.bitmaps or ()]
+        if len(self._bitmaps) > MAX_BITMAPS:
+            raise InvalidOption(f"export '{self.name}' has more than {MAX_BITMAPS} bitmaps")
+        for bitmap in self._bitmaps:
+            bitmap.busy = True
         self._server = server
         server.exports[self.name] = self
 
-    def _find_bitmap(self, bitmap: Any) -> None:
-        """No node has bitmaps yet, so none is found."""
-        if isinstance(bitmap, str):
-            raise NotFound(f"Bitmap '{bitmap}' is not found")
-        try:
-            self.yard.graph.lookup(bitmap.node)
-        except NotFound as error:
-            raise NotFound(f"Node '{bitmap.node}' not found") from error
-        raise NotFound(f"Dirty bitmap '{bitmap.name}' not found")
+    def _find_bitmap(self, named: Any) -> DirtyBitmap:
+        if isinstance(named, str):
+            bitmap = self._find_below(named)
+        else:
+            bitmap = bitmaps.lookup(self.yard.graph, named.node, named.name)
+        bitmap.check(Check.USE)
+        return bitmap
+
+    def _find_below(self, name: str) -> DirtyBitmap:
+        """A bitmap of the node, or of one whose data it shows where it has none of its own."""
+        node: Node | None = self.node
+        while node is not None:
+            if bitmap := bitmaps.find(node, name):
+                if self.read_only and node.writable and bitmap.recording:
+                    raise InvalidOption(
+                        f"Enabled bitmap '{name}' incompatible with readonly export"
+                    )
+                return bitmap
+            node = _below(node)
+        raise NotFound(f"Bitmap '{name}' is not found")
 
     async def shutdown(self) -> None:
         """Hide the name, answer what is in flight, cut off every client."""
@@ -97,8 +122,12 @@ class NbdExport(Export):
         leaving = list(self._connections)
         for connection in leaving:
             connection.shutdown(seconds=_LAST_REPLIES)
-        for connection in leaving:
-            await connection.wait()
+        try:
+            for connection in leaving:
+                await connection.wait()
+        finally:
+            for bitmap in self._bitmaps:
+                bitmap.busy = False
 
     def in_use(self) -> bool:
         """Whether a client is in the transmission phase."""
@@ -123,7 +152,7 @@ class NbdExport(Export):
         for connection in self._connections:
             counts[id(connection.loop)] = counts.get(id(connection.loop), 0) + 1
         loop = min(self.loops, key=lambda loop: counts[id(loop)])
-        made = Connection(self.yard, loop, self._connections.remove)
+        made = Connection(self.yard, loop, self._connections.remove, self._bitmaps)
         made.start(self.root, fd, client, self._server.budget)
         self._connections.append(made)
         return made
@@ -132,3 +161,9 @@ class NbdExport(Export):
         """The counters of every client, the oldest first."""
         found = (connection.stats() for connection in self._connections)
         return [stats for stats in found if stats is not None]
+
+
+def _below(node: Node) -> Node | None:
+    """Where a filter's data is, or what an overlay lacks."""
+    role = Role.COW | (Role.FILTERED if node.type.kind == "filter" else Role(0))
+    return next((child.node for child in node.children.values() if child.role & role), None)

@@ -32,7 +32,6 @@ from blockyard_exports_nbd.wire import (
     MAX_OPTION,
     MAX_STRING,
     OPTION_HEADER,
-    Context,
     HandshakeFlag,
     Mode,
     Option,
@@ -62,7 +61,8 @@ class Negotiated:
     #: Bytes, as the client was told.
     size: int
     mode: Mode
-    contexts: frozenset[Context]
+    #: The ids of the metadata contexts to answer.
+    contexts: frozenset[int]
 
 
 async def negotiate(stream: ClientStream, exports: Mapping[str, ExportView]) -> Negotiated | None:

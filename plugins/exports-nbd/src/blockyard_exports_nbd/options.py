@@ -26,7 +26,7 @@ from blockyard_exports_nbd.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "MAX_PAYLOAD",
@@ -44,6 +44,7 @@ __all__ = [
 
 #: Bytes of the largest READ or WRITE; QEMU's limit and the protocol's recommendation.
 MAX_PAYLOAD = 32 * 1024 * 1024
+_NAMESPACES = ("base:", "qemu:", "qemu:dirty-bitmap:")
 
 
 class ExportView(Protocol):
@@ -84,6 +85,11 @@ class ExportView(Protocol):
         """Whether ``qemu:allocation-depth`` is shown."""
         ...
 
+    @property
+    def bitmap_names(self) -> Sequence[str]:
+        """The dirty bitmaps that are shown, in the order of their contexts."""
+        ...
+
 
 class OptionError(Exception):
     """Raised when an option is answered with an error; ``reply`` is its type."""
@@ -102,7 +108,8 @@ class Session:
     mode: Mode = Mode.SIMPLE
     #: The export that ``contexts`` were chosen for.
     meta_export: ExportView | None = None
-    contexts: frozenset[Context] = frozenset()
+    #: Ids; see :class:`Context`.
+    contexts: frozenset[int] = frozenset()
 
     def find(self, name: str) -> ExportView:
         """The export of that name.
@@ -168,7 +175,7 @@ def _raw(text: str) -> bytes:
 
 
 def export_flags(
-    export: ExportView, mode: Mode, contexts: Iterable[Context] = (), *, ask: bool = False
+    export: ExportView, mode: Mode, contexts: Iterable[int] = (), *, ask: bool = False
 ) -> TransmissionFlag:
     """The transmission flags of ``export`` for such a client; ``ask``: it only inquires."""
     flag = TransmissionFlag
@@ -291,7 +298,7 @@ def meta_contexts(session: Session, option: Option, data: bytes) -> bytes:
     export = session.find(reader.name())
     found = _matching(export, _queries(reader), listing)
     if not listing:
-        session.contexts, session.meta_export = found, export
+        session.contexts, session.meta_export = frozenset(found), export
     return _context_replies(option, found, listing)
 
 
@@ -307,30 +314,37 @@ def _queries(reader: _Data) -> list[str]:
     return queries
 
 
-def _available(export: ExportView) -> list[Context]:
-    return [Context.ALLOCATION, *([Context.DEPTH] if export.allocation_depth else [])]
+def _available(export: ExportView) -> dict[int, str]:
+    """The contexts of an export: full names by id."""
+    found = {int(Context.ALLOCATION): "base:allocation"}
+    if export.allocation_depth:
+        found[Context.DEPTH] = "qemu:allocation-depth"
+    for context, name in enumerate(export.bitmap_names, Context.BITMAP):
+        found[context] = f"qemu:dirty-bitmap:{name}"
+    return found
 
 
-def _matching(export: ExportView, queries: list[str], listing: bool) -> frozenset[Context]:
+def _matching(export: ExportView, queries: list[str], listing: bool) -> dict[int, str]:
+    available = _available(export)
     if listing and not queries:
-        return frozenset(_available(export))
-    return frozenset(
-        context
-        for context in _available(export)
-        for query in queries
-        if query == context.full_name
+        return available
+    # Of bitmaps of one name (they are different nodes') the first is meant.
+    wanted = {name: context for context, name in reversed(available.items())}
+    found = {wanted[query] for query in queries if query in wanted}
+    if listing:
         # A namespace alone is a wildcard, but only to look around.
-        or (listing and query == context.full_name.partition(":")[0] + ":")
-    )
+        spaces = tuple(query for query in queries if query in _NAMESPACES)
+        found |= {c for c, name in available.items() if spaces and name.startswith(spaces)}
+    return {context: available[context] for context in sorted(found)}
 
 
-def _context_replies(option: int, found: frozenset[Context], listing: bool) -> bytes:
+def _context_replies(option: int, found: Mapping[int, str], listing: bool) -> bytes:
     replies = [
         option_reply(
             option,
             Reply.META_CONTEXT,
-            struct.pack(">I", 0 if listing else context) + context.full_name.encode(),
+            struct.pack(">I", 0 if listing else context) + _raw(name),
         )
-        for context in sorted(found)
+        for context, name in found.items()
     ]
     return b"".join([*replies, option_reply(option, Reply.ACK)])

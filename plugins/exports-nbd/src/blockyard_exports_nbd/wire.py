@@ -14,6 +14,7 @@ __all__ = [
     "CLIENT_FLAGS",
     "GREETING",
     "IHAVEOPT",
+    "MAX_BITMAPS",
     "MAX_OPTION",
     "MAX_STRING",
     "OPTION_HEADER",
@@ -129,15 +130,18 @@ class Mode(enum.IntEnum):
 
 
 class Context(enum.IntEnum):
-    """Metadata contexts; the value is the id on the wire and the bit in csrc/parse.h."""
+    """Metadata contexts; the value is the id on the wire and the bit in csrc/parse.h.
+
+    The first bitmap of an export has ``BITMAP``, the next one more.
+    """
 
     ALLOCATION = 0
     DEPTH = 1
+    BITMAP = 2
 
-    @property
-    def full_name(self) -> str:
-        """The name with its namespace."""
-        return ("base:allocation", "qemu:allocation-depth")[self]
+
+#: Bitmaps that an export can show.
+MAX_BITMAPS = 62
 
 
 def option_reply(option: int, kind: Reply, data: bytes = b"") -> bytes:

@@ -101,7 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     rules.mode = data[0] % 3;
-    rules.contexts = data[1] & 3;
+    rules.contexts = data[1] & 4 ? nbd_get64(data) : data[1] & 3;
     rules.read_only = data[2] & 1;
     rules.max_payload = nbd_get32(data + 4);
     rules.size = nbd_get64(data + 8) >> (data[3] & 63);

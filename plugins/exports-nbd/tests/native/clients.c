@@ -20,6 +20,7 @@ struct slot {
     struct by_loop *loop;
     struct by_node *node;
     struct by_root *root;
+    uintptr_t bitmaps[2];
     struct by_nbd_connection *connection;
     uint8_t *disk;
     uint64_t random;       /* the disk's */
@@ -340,7 +341,9 @@ static void begin(struct slot *slot, struct by_nbd_server *server,
                   uint64_t *random, int number)
 {
     struct by_nbd_params params = {
-        .mode = roll(random) % 3, .contexts = roll(random) % 4,
+        .mode = roll(random) % 3, .contexts = roll(random) % 16,
+        .bitmap_status = (uintptr_t)by_bitmap_status, .nbitmaps = 2,
+        .bitmaps = slot->bitmaps,
         .max_payload = DISK, .max_requests = 1 + roll(random) % 40,
         .size = DISK, .budget = 2 << 20, .read_only = roll(random) % 8 == 0,
     };
@@ -422,11 +425,19 @@ int main(int argc, char **argv)
         by_node_set_length(slots[i].node, DISK);
         slots[i].root = by_root_create(slots[i].node);
         by_root_set_writable(slots[i].root, true, false);
+        for (int k = 0; k < 2; k++) {
+            struct by_bitmap *bitmap = by_bitmap_create(512 << k, 0);
+
+            by_bitmap_attach(bitmap, slots[i].node);
+            slots[i].bitmaps[k] = (uintptr_t)bitmap;
+        }
     }
     while (rounds--) {
         round_of(slots, server, &random);
     }
     for (int i = 0; i < SLOTS; i++) {
+        by_bitmap_free((struct by_bitmap *)slots[i].bitmaps[0]);
+        by_bitmap_free((struct by_bitmap *)slots[i].bitmaps[1]);
         by_root_free(slots[i].root, 5);
         CHECK_EQ(check_await(5), 0);
         by_node_free(slots[i].node, 6);
