@@ -26,7 +26,8 @@ def test_a_node_that_hangs_does_not_keep_the_daemon(daemon, client, image, how):
     running = daemon("--pidfile", pid, program=shortly(2))
     uri = running.serve(image)
     running.qmp("blockdev-add", driver="null-co", node_name="stuck", latency_ns=FOREVER)
-    running.qmp("block-export-add", type="nbd", id="stuck", node_name="stuck", writable=True)
+    running.qmp("blockdev-add", driver="raw", node_name="above", file="stuck")
+    running.qmp("block-export-add", type="nbd", id="stuck", node_name="above", writable=True)
     stuck = subprocess.Popen(
         ["qemu-io", "-f", "raw", "-c", "read 0 512", running.uri("stuck")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -43,6 +44,6 @@ def test_a_node_that_hangs_does_not_keep_the_daemon(daemon, client, image, how):
     stuck.wait()
 
     assert 1.5 < time.monotonic() - began < 10
-    assert "a node hangs; ending without it after 2 s" in running.log.read_text()
+    assert "node 'stuck' hangs; ending without it after 2 s" in running.log.read_text()
     assert not pid.exists()
     assert image.read_bytes()[:4096] == b"\x5a" * 4096

@@ -122,6 +122,15 @@ class Carrier:
         self._lib.by_node_get_stats(node.native, raw)
         return Statistics(raw.op, raw.write_highest, raw.last_access_ns, raw.in_flight)
 
+    def busy(self) -> list[Node]:
+        """The nodes with requests in flight, the lowest of each chain.  Any thread."""
+        found = [node for node in list(self._nodes.values()) if self.statistics(node).in_flight]
+        return [
+            node
+            for node in found
+            if not any(child.node in found for child in list(node.children.values()))
+        ]
+
     def set_threshold(self, node: Node, threshold: int, tag: int) -> None:
         """Ask for one event when a write goes beyond ``threshold`` bytes; 0 for none."""
         self._lib.by_node_set_threshold(node.native, threshold, tag)
@@ -135,10 +144,11 @@ class Carrier:
         native = node.native
         if node.bitmaps:
             bitmaps.close(node)
+        # Now: another node may be made at its address before this task runs again.
+        del self._nodes[int(self._ffi.cast("uintptr_t", native))]
         await self.control.call(lambda tag: self._lib.by_node_free(native, tag))
         self.control.release(node.threshold_tag)
         self.control.release(node.length_tag)
-        del self._nodes[int(self._ffi.cast("uintptr_t", native))]
         node.native = None
         node.home.users -= 1
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from blockyard.daemon.process import PidFile
+    from blockyard.graph import Graph
 
 __all__ = ["CLOSE_SECONDS", "deadline"]
 
@@ -22,17 +23,18 @@ CLOSE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def deadline(pid_file: PidFile | None) -> Iterator[None]:
+def deadline(graph: Graph, pid_file: PidFile | None) -> Iterator[None]:
     """End the process with status 1 if the body takes longer than :data:`CLOSE_SECONDS`.
+
+    Standard error says which nodes of the graph hang, where that is known.
 
     A driver that never answers (a dead server's file, a fault in Python) would hold it for
     ever.  What clients were told is written is with the system or the driver by then.
     """
 
     def give_up() -> None:
-        text = f"blockyard-daemon: a node hangs; ending without it after {CLOSE_SECONDS:g} s\n"
         with contextlib.suppress(OSError):
-            sys.stderr.write(text)
+            sys.stderr.write(f"blockyard-daemon: {_who(graph)} after {CLOSE_SECONDS:g} s\n")
             sys.stderr.flush()
         if pid_file is not None:
             pid_file.remove()
@@ -46,3 +48,13 @@ def deadline(pid_file: PidFile | None) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def _who(graph: Graph) -> str:
+    """Those with requests that have not ended, or else the one whose driver does not close."""
+    names = [f"'{node.name}'" for node in graph.carrier.busy()]
+    if not names:
+        names = [f"'{node.name}'" for node in list(graph.nodes.values()) if node.native is None]
+    if len(names) > 1:
+        return f"nodes {', '.join(names)} hang; ending without them"
+    return f"{f'node {names[0]}' if names else 'a node'} hangs; ending without it"

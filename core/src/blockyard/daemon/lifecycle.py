@@ -55,13 +55,13 @@ async def serve(
     with anyio.open_signal_receiver(*_SIGNALS) as signals, contextlib.ExitStack() as ending:
         async with Yard(held=True) as yard:
             stop = yard.extra["quit"] = anyio.Event()
-            yard.spawn(_bound_the_end, stop, ending, pid_file)
+            yard.spawn(_bound_the_end, yard, stop, ending, pid_file)
             try:
                 await _live(yard, signals, _Plan(options, tracing, pid_file, background))
             finally:
                 stop.set()
                 # Once more: the task above may have been cancelled with all others.
-                ending.enter_context(deadline(pid_file))
+                ending.enter_context(deadline(yard.graph, pid_file))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -97,11 +97,11 @@ async def _live(yard: Yard, signals: AsyncIterable[object], plan: _Plan) -> None
 
 
 async def _bound_the_end(
-    stop: anyio.Event, ending: contextlib.ExitStack, pid_file: PidFile | None
+    yard: Yard, stop: anyio.Event, ending: contextlib.ExitStack, pid_file: PidFile | None
 ) -> None:
     """From the wish to stop on, time runs: until the yard is closed."""
     await stop.wait()
-    ending.enter_context(deadline(pid_file))
+    ending.enter_context(deadline(yard.graph, pid_file))
 
 
 async def _set_up(yard: Yard, given: list[Given], tracing: Tracing) -> None:
