@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 
+from blockyard.schema import visit
+from blockyard.schema.qom import ObjectOptions
 from blockyard.testing.subject import Subject
 from blockyard.yard import Yard
 
@@ -26,7 +28,9 @@ class Case:
     node: Any = None
 
     async def start(self) -> None:
-        """Make the image and open it."""
+        """Make the image and open it, the objects first."""
+        for options in self.subject.objects:
+            await self.yard.objects.add(visit(ObjectOptions, options))
         self.options = await self.make(self.folder, self.subject.size)
         self.node = await self.open()
 

@@ -33,11 +33,15 @@ class Subject:
     #: Whether what was written is there after closing and opening again with the
     #: same options.
     persists: bool = True
+    #: Whether what TRUNCATE adds reads as zeroes.  False for a driver that encrypts.
+    grows_zero: bool = True
     #: Whether ``make`` can make an image of 6 GiB without filling memory or disk, so
     #: that offsets beyond 32 bits are tried.
     large: bool = False
     #: Options that must be refused, with nothing left behind: a missing image...
     refused: tuple[dict[str, Any], ...] = ()
+    #: Options for ``object-add``, of what the driver's options name: a secret...
+    objects: tuple[dict[str, Any], ...] = ()
     #: Where the driver is registered; the installed plugins if None.
     registry: Registry | None = None
     #: Random data and orders depend on this alone.
