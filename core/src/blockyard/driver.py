@@ -149,6 +149,9 @@ class Driver(ImageWork, abc.ABC):
     async def reopen_abort(self) -> None:
         """Forget what was prepared.  Cannot fail."""
 
+    async def reopen_done(self) -> None:
+        """After the commit of all nodes, still drained: the first writes.  Cannot fail."""
+
     async def check_resize(self, length: int) -> None:
         """Refuse a new length in the driver's own words; a filter or raw format asks its child."""
         for child in self.node.children.values():

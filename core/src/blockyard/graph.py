@@ -36,7 +36,7 @@ from blockyard.request import MAX_LENGTH, Preallocation
 from blockyard.root import Root, RootOwner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from blockyard.carrier import Carrier
@@ -64,6 +64,8 @@ class Graph:
         self.loops = loops
         #: The yard's; drivers find there what their options name (a secret, a group).
         self.objects: Objects
+        #: The yard's: run a task in the background.
+        self.spawn: Callable[..., None]
         #: In the order in which they were added.
         self.nodes: dict[str, Node] = {}
         #: ``async with graph.writer:`` makes several changes one; it nests.

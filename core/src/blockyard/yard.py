@@ -84,6 +84,7 @@ class Yard:
         self.events = EventBus()
         self.loops = Loops(self.control)
         self.graph = Graph(Carrier(self.control), self.registry, self.loops)
+        self.graph.spawn = self.spawn
         self.exports = Exports(self)
         self.jobs = Jobs(self)
         self.objects = self.graph.objects = Objects(self)

@@ -65,6 +65,7 @@ async def reopen_nodes(graph: Graph, options: Sequence[Any]) -> None:
             await refresh([*nodes, *released, *below], tran, was_writable=was_writable)
         for entry in queue:
             graph.carrier.set_flags(entry.node)
+            await entry.node.driver.reopen_done()
     for node in released:
         await graph.release(node)
 
