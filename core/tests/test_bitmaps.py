@@ -302,6 +302,10 @@ async def test_bitmaps_are_let_go_of_with_the_image(yard: Yard) -> None:
     options = visit(BlockdevOptions, {"driver": "keep", "node-name": "disk"})
     disk = await yard.graph.add(options)
     bitmaps.create(disk, "kept", 512, persistent=True).mark(512, 512)
+    disk.bitmaps["kept"].busy = True
+    with pytest.raises(BlockyardError, match="^Failed to inactivate node: Operation not perm"):
+        await yard.graph.set_active(disk, False)
+    disk.bitmaps["kept"].busy = False
     await yard.graph.set_active(disk, False)
     assert disk.bitmaps == {}
     await yard.graph.set_active(disk, True)

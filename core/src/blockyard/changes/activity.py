@@ -10,6 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from blockyard import bitmaps
+from blockyard.bitmaps import Check
 from blockyard.changes.refresh import ask, refresh
 from blockyard.changes.topology import parent_nodes, sorted_below
 from blockyard.changes.transaction import Transaction
@@ -88,6 +90,8 @@ async def _sleep(graph: Graph, node: Node, tran: Transaction) -> None:
     perm, shared = cumulative(node.parents)
     if perm & _WRITES:
         raise from_errno(_EPERM)
+    for bitmap in bitmaps.persistent(node):
+        bitmap.check(Check.BUSY)
     if node.writable:
         await graph.carrier.flush(node)
     await node.driver.set_active(False)
