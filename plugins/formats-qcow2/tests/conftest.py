@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's programs, which images are exchanged with, and a storage daemon to be asked."""
+"""QEMU's programs, which images are exchanged with, a storage daemon to be asked, native tests."""
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory):
+    """What builds and runs the programs in native/: one Builder for all tests."""
+    path = Path(__file__).parent / "native/native_builds.py"
+    spec = importlib.util.spec_from_file_location("native_builds", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Builder(tmp_path_factory.mktemp("native"))
 
 
 def find_program(name, variable):
