@@ -24,7 +24,7 @@ FLOORS = [
     {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
     | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"},
     {"graph", "changes", "root", "carrier", "info", "imagename", "bitmaps", "dirtybitmap"}
-    | {"naming"},
+    | {"naming", "imageinfo", "snapshots", "corruption"},
     {"job", "export", "objects", "iothread", "throttlegroup"},
     {"plugins"},
     {"yard", "image", "blocking"},

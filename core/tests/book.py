@@ -88,6 +88,9 @@ class ShelfDriver(PythonDriver):
     def exact_filename(self) -> str | None:
         return str(self.options.filename)
 
+    async def reopen_prepare(self, options: Any, read_only: bool) -> None:
+        pass
+
     async def read(self, offset: int, length: int) -> bytes:
         return bytes(self.data[offset : offset + length])
 

@@ -30,6 +30,7 @@ def provide_branches(registry: Registry) -> None:
     for union, kinds, attribute in (
         ("BlockdevOptions", _BLOCK_KINDS, "options"),
         ("BlockdevCreateOptions", _BLOCK_KINDS, "create_options"),
+        ("BlockdevAmendOptions", _BLOCK_KINDS, "amend_options"),
         ("BlockStatsSpecific", _BLOCK_KINDS, "statistics_type"),
         ("BlockExportOptions", ("exports",), "options"),
         ("ObjectOptions", ("objects",), "options"),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from blockyard.loop import Loop, Loops
     from blockyard.objects import Objects
     from blockyard.plugins import Registry
+    from blockyard.qmp.event import EventBus
 
 __all__ = ["Graph"]
 
@@ -66,6 +67,8 @@ class Graph:
         self.objects: Objects
         #: The yard's: run a task in the background.
         self.spawn: Callable[..., None]
+        #: The yard's; drivers tell there what has happened to their images.
+        self.events: EventBus
         #: In the order in which they were added.
         self.nodes: dict[str, Node] = {}
         #: ``async with graph.writer:`` makes several changes one; it nests.

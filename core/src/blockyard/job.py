@@ -27,7 +27,7 @@ from blockyard.schema.job import JobInfo, JobStatus, JobStatusChange, JobType, J
 if TYPE_CHECKING:
     from blockyard.yard import Yard
 
-__all__ = ["CreateJob", "Job", "JobKind", "Jobs", "StatusChange"]
+__all__ = ["Job", "JobKind", "Jobs", "StatusChange"]
 
 _log = logging.getLogger(__name__)
 _S, _V = JobStatus, JobVerb
@@ -108,6 +108,9 @@ class Job(abc.ABC):
 
         :raises BlockyardError: if it fails; the text becomes the job's error.
         """
+
+    async def begin(self) -> None:
+        """What the command that starts it waits for, and what may refuse it."""
 
     async def prepare(self) -> None:
         """The part of the final step that may fail; under the graph's writer lock."""
@@ -300,25 +303,6 @@ class Job(abc.ABC):
             await self.abort()
 
 
-class CreateJob(Job):
-    """blockdev-create: a driver makes an image."""
-
-    type = JobType.CREATE
-
-    def __init__(self, yard: Yard, driver: Any, options: Any) -> None:
-        super().__init__(yard, auto_dismiss=False)
-        self._driver = driver
-        self._options = options
-
-    async def run(self) -> None:
-        """Make it; the progress is one step."""
-        self.total = 1
-        try:
-            await self._driver.create(self._options, self.yard)
-        finally:
-            self.progress = 1
-
-
 class Jobs:
     """The jobs of a yard, the newest first."""
 
@@ -354,12 +338,25 @@ class Jobs:
 
         :raises InvalidOption: if the id is malformed or taken.
         """
+        self._create(job_id, job)
+        self._yard.spawn(self._live, job)
+        return job
+
+    async def begin(self, job_id: str, job: Job) -> None:
+        """:meth:`start`, after :meth:`Job.begin`; a job that is refused is forgotten at once."""
+        self._create(job_id, job)
+        try:
+            await job.begin()
+        except BaseException:
+            self._forget(job)
+            raise
+        self._yard.spawn(self._live, job)
+
+    def _create(self, job_id: str, job: Job) -> None:
         self.check_id(job_id)
         job.id = job_id
         self._jobs[job_id] = job
         job.change(_S.CREATED)
-        self._yard.spawn(self._live, job)
-        return job
 
     def dismiss(self, job: Job) -> None:
         """job-dismiss: forget a job that has concluded.

@@ -85,6 +85,7 @@ class Yard:
         self.loops = Loops(self.control)
         self.graph = Graph(Carrier(self.control), self.registry, self.loops)
         self.graph.spawn = self.spawn
+        self.graph.events = self.events
         self.exports = Exports(self)
         self.jobs = Jobs(self)
         self.objects = self.graph.objects = Objects(self)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from blockyard.changes.planning import Plan, plan_tree
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, from_errno
 from blockyard.imagename import absolute, image_options, visited
-from blockyard.info import node_filename
+from blockyard.naming import node_filename
 from blockyard.probe import PROBED, guess_format
 
 if TYPE_CHECKING:

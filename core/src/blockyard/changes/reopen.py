@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from blockyard.graph import Graph
 
-__all__ = ["explicit_options", "reopen_nodes"]
+__all__ = ["explicit_options", "reopen_nodes", "set_read_only"]
 
 #: Children that a reopen can replace.
 _REPLACEABLE = ("file", "backing")
@@ -52,7 +52,20 @@ async def reopen_nodes(graph: Graph, options: Sequence[Any]) -> None:
 
     :raises BlockyardError: and nothing has changed.
     """
-    queue = _make_queue(graph, options)
+    await _reopen(graph, _make_queue(graph, options))
+
+
+async def set_read_only(graph: Graph, node: Node, read_only: bool) -> None:
+    """Reopen a node, with what inherits from it, so that it can or cannot be written.
+
+    :raises BlockyardError: and nothing has changed.
+    """
+    entries: dict[Node, _Entry] = {}
+    _queue_tree(node, _kept_options(node) | {"read-only": read_only}, entries, keep=True)
+    await _reopen(graph, list(entries.values()))
+
+
+async def _reopen(graph: Graph, queue: list[_Entry]) -> None:
     nodes = [entry.node for entry in queue]
     released: list[Node] = []
     async with graph.drained(sorted_below(nodes)):
@@ -93,27 +106,43 @@ def _make_queue(graph: Graph, options: Sequence[Any]) -> list[_Entry]:
     return list(entries.values())
 
 
-def _queue_tree(node: Node, said: dict[str, Any], entries: dict[Node, _Entry]) -> None:
-    waiting: list[tuple[Node, dict[str, Any], Flags | None]] = [(node, said, None)]
+def _queue_tree(
+    node: Node, said: dict[str, Any], entries: dict[Node, _Entry], *, keep: bool = False
+) -> None:
+    """``keep``: what is not said stays, in the node and in those below it."""
+    waiting: list[tuple[Node, dict[str, Any], Flags | None, bool]] = [(node, said, None, keep)]
     while waiting:
-        each, flat, parent = waiting.pop()
+        each, flat, parent, kept = waiting.pop()
         if each in entries:
             flat = {**entries[each].explicit, **entries[each].wanted, **flat}
         entry = entries[each] = _make_entry(each, flat, parent)
         for child in each.children.values():
             if child.node.inherits_from is each:
-                below = _said_of_child(child, flat)
+                below = _said_of_child(child, flat, kept)
                 if below is not None:
-                    waiting.append((child.node, below, entry.flags))
+                    waiting.append((child.node, below[0], entry.flags, below[1]))
 
 
-def _said_of_child(child: Child, flat: dict[str, Any]) -> dict[str, Any] | None:
-    """The new explicit options of a child, or None when it stays out of the reopen."""
+def _said_of_child(
+    child: Child, flat: dict[str, Any], keep: bool
+) -> tuple[dict[str, Any], bool] | None:
+    """The new explicit options of a child and whether others stay; None: it is not concerned."""
     if child.name not in flat:
-        return subtree(flat, child.name)
+        said = subtree(flat, child.name)
+        return (_kept_options(child.node) | said, True) if keep else (said, False)
     if flat[child.name] == child.node.name:
-        return explicit_options(child.node)
+        return _kept_options(child.node), True
     return None
+
+
+def _kept_options(node: Node) -> dict[str, Any]:
+    """What says that everything stays: the explicit options, children by their names."""
+    children = {
+        spec.name: node.children[spec.name].node.name
+        for spec in node.type.children
+        if spec.name in node.children
+    }
+    return explicit_options(node) | children
 
 
 def explicit_options(node: Node) -> dict[str, Any]:

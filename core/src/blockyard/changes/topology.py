@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from blockyard.errors import InvalidOption
 from blockyard.node import Child, Node
+from blockyard.permission import Role
 from blockyard.root import Root
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_DEPTH",
     "above",
+    "backing_below",
     "check_edge",
     "connected",
     "depth_below",
@@ -80,6 +82,17 @@ def _closure(starts: Iterable[Node], neighbours: Callable[[Node], list[Node]]) -
             found[node] = None
             waiting += neighbours(node)
     return list(found)
+
+
+def backing_below(node: Node) -> Iterator[Node]:
+    """The chain below ``node``: what filters show, and backing files; the next first."""
+    while True:
+        wanted = Role.FILTERED if node.type.kind == "filter" else Role.COW
+        child = next((c for c in node.children.values() if c.role & wanted), None)
+        if child is None:
+            return
+        node = child.node
+        yield node
 
 
 def roots_of(nodes: Iterable[Node]) -> list[Root]:

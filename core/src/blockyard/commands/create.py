@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blockyard.entrypoints import implementation
 from blockyard.errors import Unsupported
-from blockyard.job import CreateJob
+from blockyard.job import Job
 from blockyard.qmp.command import command
 from blockyard.schema.block import BlockdevCreateOptions
 from blockyard.schema.declare import struct
+from blockyard.schema.job import JobType
 
 if TYPE_CHECKING:
     from blockyard.node import Driver
     from blockyard.yard import Yard
 
-__all__ = ["blockdev_create"]
+__all__ = ["CreateJob", "blockdev_create"]
 
 
 @struct
@@ -29,6 +30,25 @@ class BlockdevCreateArguments:
 
     job_id: str
     options: BlockdevCreateOptions
+
+
+class CreateJob(Job):
+    """blockdev-create: a driver makes an image."""
+
+    type = JobType.CREATE
+
+    def __init__(self, yard: Yard, driver: Any, options: Any) -> None:
+        super().__init__(yard, auto_dismiss=False)
+        self._driver = driver
+        self._options = options
+
+    async def run(self) -> None:
+        """Make it; the progress is one step."""
+        self.total = 1
+        try:
+            await self._driver.create(self._options, self.yard)
+        finally:
+            self.progress = 1
 
 
 @command("blockdev-create", args=BlockdevCreateArguments)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blockyard.info import block_stats, device_info, image_info
+from blockyard.imageinfo import Images
+from blockyard.info import block_stats, device_info
 from blockyard.qmp.command import command
 from blockyard.schema.blockinfo import BlockDeviceInfo, BlockInfo
 from blockyard.schema.blockstats import BlockStats
@@ -46,11 +47,8 @@ async def query_block(yard: Yard, args: QueryBlockArguments) -> list[Any]:
 @command("query-named-block-nodes", args=QueryBlockArguments, returns=list[BlockDeviceInfo])
 async def query_named_block_nodes(yard: Yard, args: QueryBlockArguments) -> list[Any]:
     """All nodes, the newest first."""
-    infos = []
-    for node in reversed(list(yard.graph.nodes.values())):
-        image = await image_info(node, flat=bool(args.flat))
-        infos.append(device_info(yard.graph, node, image))
-    return infos
+    images, nodes = Images(), reversed(list(yard.graph.nodes.values()))
+    return [await device_info(yard.graph, node, images, flat=bool(args.flat)) for node in nodes]
 
 
 @command("query-blockstats", args=QueryBlockstatsArguments, returns=list[BlockStats])

@@ -17,6 +17,7 @@ from blockyard.schema.declare import (
 )
 
 __all__ = [
+    "BlockdevAmendOptions",
     "BlockdevCacheOptions",
     "BlockdevCreateOptions",
     "BlockdevDetectZeroesOptions",
@@ -147,3 +148,14 @@ class BlockdevCreateOptions:
 
     driver: BlockdevDriver
     u: Any = branches(source="BlockdevCreateOptions")
+
+
+@union("driver")
+class BlockdevAmendOptions:
+    """Options of an image that are to be changed.
+
+    driver: the driver of the node.
+    """
+
+    driver: BlockdevDriver
+    u: Any = branches(source="BlockdevAmendOptions")
