@@ -15,7 +15,8 @@ class Case:
     ``required`` is requests per second as a multiple of the faster peer's.
     ``ceiling`` is the other way to pass: that share of what a server without a
     disk lets the same client reach.  ``cpu`` is the most server CPU per request
-    that is allowed, as a multiple of the thriftier peer's.
+    that is allowed, as a multiple of the thriftier peer's.  ``requests`` ends a run
+    after so many of them, before its time is over.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Case:
     required: float | None = None
     ceiling: float | None = None
     cpu: float | None = None
+    requests: int | None = None
 
 
 CASES = (

@@ -30,8 +30,11 @@ def fio_words(case: Case, uri: str, seconds: float) -> list[str]:
         f"--bs={case.block}",
         f"--iodepth={case.depth}",
         f"--numjobs={case.connections}",
-        "--time_based",
-        f"--runtime={seconds * 1000:.0f}ms",
+        *(
+            [f"--number_ios={case.requests}"]
+            if case.requests
+            else ["--time_based", f"--runtime={seconds * 1000:.0f}ms"]
+        ),
         "--size=1g",
         "--group_reporting",
         "--norandommap",
