@@ -420,6 +420,9 @@ int q2_settle(struct by_qcow2 *q)
         }
     }
     result = q2_file_trim(q);
+    if (result == 0) {
+        result = q2_barrier(q); /* for refcounts that were written early */
+    }
     if (result == 0 && q->dirty_bit) {
         result = q2_incompatible(q, 0, Q2_INCOMPAT_DIRTY);
         if (result == 0) {
