@@ -273,6 +273,10 @@ async def test_a_transaction_holds_requests_back(run: Any, yard: Yard) -> None:
             "Parameter 'completion-mode' does not accept value 'all'",
             {"actions": [], "properties": {"completion-mode": "all"}},
         ),
+        (
+            "Block format 'mem' used by device 'n' does not support internal snapshots",
+            {"actions": [action("blockdev-snapshot-internal-sync", device="n", name="s")]},
+        ),
         ("Parameter 'actions' is missing", {}),
         ("Parameter 'actions[0].data' is missing", {"actions": [{"type": "abort"}]}),
         ("Parameter 'actions[0].data.a' is unexpected", {"actions": [action("abort", a=1)]}),
