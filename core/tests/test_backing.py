@@ -268,3 +268,79 @@ async def test_a_deep_chain_is_opened_and_used(yard: Yard) -> None:
     assert bottom.parents[0].perm == Perm(0)
     await yard.graph.delete("top")
     assert not yard.graph.nodes
+
+
+async def reopen(yard: Yard, **options: Any) -> None:
+    await yard.graph.reopen([visit(BlockdevOptions, {"driver": "book", **options})])
+
+
+async def test_a_reopen_can_leave_a_part_of_the_chain_out(yard: Yard) -> None:
+    put("/base")
+    put("/mid", backing="base", format="book")
+    put("/top", backing="mid", format="book")
+    top = await add(yard, "/top", **{"node-name": "top"})
+    file = top.children["file"].node.name
+    mid = top.children["backing"].node
+    base = mid.children["backing"].node
+
+    await reopen(yard, **{"node-name": "top", "file": file, "backing": base.name})
+
+    assert chain(top) == ["book:/base"]
+    assert base.inherits_from is top
+    assert mid.name not in yard.graph.nodes
+    await yard.graph.delete("top")
+    assert not yard.graph.nodes
+
+
+async def test_a_reopen_can_take_the_backing_file_away_and_give_another(yard: Yard) -> None:
+    put("/base")
+    put("/other")
+    put("/top", backing="base", format="book")
+    top = await add(yard, "/top", **{"node-name": "top"})
+    await add(yard, "/other", **{"node-name": "other"})
+    file = top.children["file"].node.name
+
+    await reopen(yard, **{"node-name": "top", "file": file, "backing": None})
+    assert chain(top) == []
+    await reopen(yard, **{"node-name": "top", "file": file, "backing": "other"})
+
+    assert chain(top) == ["book:/other"]
+    assert top.children["backing"].perm == Perm(0)
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({}, "backing is missing for 'top'"),
+        ({"backing": "top"}, "Making 'top' a backing child of 'top' would create a cycle"),
+        ({"backing": "above"}, "Making 'above' a backing child of 'top' would create a cycle"),
+        ({"backing": "x"}, "Cannot find device='' nor node-name='x'"),
+    ],
+)
+async def test_bad_reopens_change_nothing(yard: Yard, said: dict[str, Any], text: str) -> None:
+    put("/base")
+    put("/top", backing="base", format="book")
+    put("/above")
+    top = await add(yard, "/top", **{"node-name": "top"})
+    await add(yard, "/above", **{"node-name": "above", "backing": "top"})
+    file = top.children["file"].node.name
+
+    with pytest.raises(BlockyardError) as caught:
+        await reopen(yard, **{"node-name": "top", "file": file, **said})
+    assert str(caught.value) == text
+    assert chain(top) == ["book:/base"]
+
+
+async def test_a_backing_file_is_not_written_by_others_while_it_is_read(yard: Yard) -> None:
+    put("/base")
+    put("/top", backing="base", format="book")
+    await add(yard, "/base", **{"node-name": "base"})
+    top = await add(yard, "/top", **{"node-name": "top", "backing": "base"})
+    steady = Perm.CONSISTENT_READ | Perm.WRITE_UNCHANGED
+    reader = await yard.graph.attach_root(top, Perm.CONSISTENT_READ, steady)
+
+    with pytest.raises(BlockyardError, match="Permission conflict on node 'base'"):
+        await yard.graph.attach_root(yard.graph.find("base"), Perm.WRITE)
+    await yard.graph.detach_root(reader)
+    writer = await yard.graph.attach_root(yard.graph.find("base"), Perm.WRITE)
+    await yard.graph.detach_root(writer)

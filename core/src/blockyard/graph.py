@@ -129,8 +129,14 @@ class Graph:
         while waiting:
             each = waiting.pop()
             known = self.nodes.get(each.name) is each
-            if known and not each.parents and not each.monitor_owned:
+            if known and not each.parents and not each.monitor_owned and not each.holders:
                 waiting += await self._close(each)
+
+    async def let_go(self, node: Node) -> None:
+        """The counterpart of adding to ``node.holders``: end the node if that was its last use."""
+        async with self.writer:
+            node.holders -= 1
+            await self.release(node)
 
     async def discard(self, nodes: Iterable[Node]) -> None:
         """Undo the opening of nodes that nobody got to see."""
@@ -380,5 +386,5 @@ def _check_deletable(node: Node) -> None:
             )
     if not node.monitor_owned:
         raise Busy(f"Node {node.name} is not owned by the monitor")
-    if parent_nodes(node):
+    if parent_nodes(node) or node.holders:
         raise Busy(f"Block device {node.name} is in use")

@@ -103,6 +103,8 @@ class Node:
     auto_backing_file: str = ""
     #: Whether blockdev-add made it, so that blockdev-del may end it.
     monitor_owned: bool = False
+    #: How many keep it open without using it: see :meth:`blockyard.graph.Graph.let_go`.
+    holders: int = 0
     #: The :class:`blockyard.loop.Loop` that serves it.
     home: Any = None
     #: The tags of the native events that tell of BLOCK_WRITE_THRESHOLD and of a new

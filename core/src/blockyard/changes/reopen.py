@@ -334,6 +334,9 @@ def _replace_child(
     graph: Graph, node: Node, name: str, new: Node | None, released: list[Node], tran: Transaction
 ) -> None:
     old = node.children.get(name)
+    if new is not None and _inherits_below(new, node):
+        # What was between them goes.
+        tran.add(commit=partial(setattr, new, "inherits_from", node))
     if old is not None:
         released.append(old.node)
         if old.node.inherits_from is node:
@@ -347,3 +350,11 @@ def _replace_child(
         child = Child(name=name, role=node.driver.child_role(spec), parent=node, node=new)
         attach(graph, node, child, tran)
         child.perm, child.shared = initial(child)
+
+
+def _inherits_below(node: Node, parent: Node) -> bool:
+    """Whether ``node`` inherits from ``parent``, directly or through others."""
+    above: Node | None = node
+    while above is not None and above is not parent:
+        above = above.inherits_from
+    return above is parent

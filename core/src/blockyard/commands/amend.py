@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from blockyard.errors import InvalidOption, Unsupported
 from blockyard.job import Job
-from blockyard.permission import ALL, NONE
 from blockyard.qmp.command import command
 from blockyard.schema.block import BlockdevAmendOptions
 from blockyard.schema.declare import struct
@@ -15,7 +14,6 @@ from blockyard.schema.job import JobType
 
 if TYPE_CHECKING:
     from blockyard.node import Node
-    from blockyard.root import Root
     from blockyard.yard import Yard
 
 __all__ = ["AmendJob", "x_blockdev_amend"]
@@ -47,23 +45,17 @@ class AmendJob(Job):
         self._node = node
         self._options = options
         self._force = force
-        #: Keeps the node open; None when nothing has to be undone.
-        self._root: Root | None = None
+        self._begun = False
 
     async def begin(self) -> None:
-        """Take the permissions that the driver needs.
+        """Take the permissions that the driver needs, and keep the node open.
 
         :raises BlockyardError: if it is refused; nothing is left of it then.
         """
-        graph = self.yard.graph
-        async with graph.writer:
-            root = await graph.attach_root(self._node, NONE, ALL, name="amend")
-            try:
-                await self._node.driver.amend_begin()
-            except BaseException:
-                await graph.detach_root(root)
-                raise
-        self._root = root
+        async with self.yard.graph.writer:
+            await self._node.driver.amend_begin()
+            self._node.holders += 1
+            self._begun = True
 
     async def run(self) -> None:
         """Amend; the progress is one step."""
@@ -75,9 +67,9 @@ class AmendJob(Job):
 
     async def clean(self) -> None:
         """Give the permissions and the node back."""
-        if self._root is not None:
+        if self._begun:
             await self._node.driver.amend_end()
-            await self.yard.graph.detach_root(self._root)
+            await self.yard.graph.let_go(self._node)
 
 
 @command("x-blockdev-amend", args=XBlockdevAmendArguments, features=("unstable",))
