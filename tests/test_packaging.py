@@ -48,7 +48,18 @@ def test_wheels_serve_every_later_python_and_hold_no_sources(environment: Path) 
 def test_the_plugins_are_found(environment: Path) -> None:
     listed = json.loads(run(environment / "venv/bin/blockyard", "plugins", "--json"))
     found = {record["name"] for record in listed}
-    assert {"file", "host_device", "host_cdrom", "null-co", "null-aio", "qcow2", "raw", "nbd"} <= found
+    assert {
+        "file",
+        "host_device",
+        "host_cdrom",
+        "null-co",
+        "null-aio",
+        "qcow2",
+        "raw",
+        "nbd",
+        "luks",
+        "secret",
+    } <= found
 
 
 def test_the_daemon_starts(environment: Path) -> None:
