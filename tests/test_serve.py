@@ -74,6 +74,14 @@ def test_tcp_serves_the_same_image(serve, client, image):
         assert client("nbdinfo", "--size", tcp) == client("nbdinfo", "--size", unix)
 
 
+def test_a_port_that_cannot_be_is_refused(python, image):
+    for port in ("99999", "65536", "-1", "x", ""):
+        command = [python, "-m", "blockyard.cli.main", "serve", "--tcp", f"127.0.0.1:{port}", image]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"blockyard: '{port}' is no TCP port: 0 to 65535, 0 for any\n"
+
+
 def test_a_socket_path_that_cannot_be_is_refused(serve, python, image, tmp_path):
     command = [python, "-m", "blockyard.cli.main", "serve", "--socket", str(tmp_path), str(image)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)

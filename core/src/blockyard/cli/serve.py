@@ -196,6 +196,9 @@ async def _listen_on_tcp(yard: Any, options: argparse.Namespace) -> list[str]:
     from blockyard.schema.sockets import SocketAddress
 
     host, _, port = options.tcp.rpartition(":")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 1 << 16):
+        # The resolver takes larger numbers, and cuts them.
+        raise ToolError(f"'{port}' is no TCP port: 0 to 65535, 0 for any")
     address = {"type": "inet", "host": host.strip("[]") or "127.0.0.1", "port": port}
     server = yard.extra["nbd-server"]
     before = len(server.addresses)
