@@ -36,6 +36,7 @@ LATER = {
     "blockyard.testing",
     "cffi",
     "email",
+    "hashlib",
     "http",
     "importlib.metadata",
     "importlib.resources",

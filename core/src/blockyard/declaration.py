@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ChildSpec", "DriverType", "Opened"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class ChildSpec:
     """A child that a driver's options can name; its order is the native slot's."""
 
@@ -34,7 +34,7 @@ class ChildSpec:
     many: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class DriverType:
     """The declaration of a driver: cheap to import, found by entry point.
 
@@ -74,7 +74,7 @@ class DriverType:
     parse_filename: Callable[[str], dict[str, Any]] | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class Opened:
     """What a driver's ``open`` hands to core: its native half."""
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from blockyard.errors import Busy, InvalidOption
@@ -196,6 +195,8 @@ class DirtyBitmap:
 
     def sha256(self) -> str:
         """The digest of the bitmap as bytes, filled up with zeroes to a multiple of 8."""
+        import hashlib
+
         digest = hashlib.sha256()
         total = max(8, -(-self.serialised_bytes // 8) * 8)
         for at in range(0, total, _PIECE):

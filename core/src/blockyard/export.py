@@ -58,7 +58,7 @@ class BlockExportDeleted:
     id: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class ExportType:
     """The declaration of an export type: cheap to import, found by entry point."""
 

@@ -26,7 +26,7 @@ _MAX_ID = (1 << 63) - 1
 _MATCH = os.O_ACCMODE | os.O_DIRECT
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Member:
     """A passed descriptor, and the text that came with it."""
 

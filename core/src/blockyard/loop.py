@@ -31,7 +31,7 @@ _BATCH = 256
 _TAG_BITS = 40
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Event:
     """One ``struct by_event``; the meaning of ``a`` and ``b`` is the kind's."""
 
@@ -169,7 +169,7 @@ class Control:
                 self.lib.by_stop()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class LoopParams:
     """An iothread's parameters; 0 where the default holds.  Nanoseconds, and a count."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Object", "ObjectType", "Objects", "Property"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class ObjectType:
     """The declaration of an object type: cheap to import, found by entry point."""
 
@@ -36,7 +36,7 @@ class ObjectType:
     parent: str = "object"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class Property:
     """A property of an object, as qom-list and qom-get show it."""
 

@@ -84,7 +84,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class PluginRecord:
     """One installed name, as ``blockyard plugins`` lists it."""
 

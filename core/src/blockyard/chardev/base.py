@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Chardev", "ChardevType"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class ChardevType:
     """The declaration of a kind of chardev: cheap to import, found by entry point."""
 

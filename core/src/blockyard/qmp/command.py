@@ -19,7 +19,7 @@ __all__ = ["CommandType", "command", "command_type"]
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class CommandType:
     """What dispatcher and introspection know of a command."""
 

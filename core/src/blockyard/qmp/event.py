@@ -26,7 +26,7 @@ __all__ = ["EventBus", "EventType", "Subscriber", "event", "event_type"]
 _T = TypeVar("_T", bound=type)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class EventType:
     """What the bus and introspection know of an event."""
 

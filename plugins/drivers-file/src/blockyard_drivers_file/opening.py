@@ -63,7 +63,7 @@ class Access:
         return (os.O_RDWR if self.writable else os.O_RDONLY) | (os.O_DIRECT * self.direct)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class Facts:
     """What a descriptor is."""
 

@@ -45,7 +45,7 @@ def tune_socket(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, plain, _SOCKET_BUFFER)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class ConnectionStats:
     """What one client did so far."""
 

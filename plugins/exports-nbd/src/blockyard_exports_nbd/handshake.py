@@ -53,7 +53,7 @@ _MAX_DATA = 4 + MAX_STRING + 2 + 2 * 0xFFFF
 _MAX_OPTIONS = 4096
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Negotiated:
     """What a client is to be served by in the transmission phase."""
 

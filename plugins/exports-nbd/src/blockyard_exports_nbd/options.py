@@ -236,7 +236,7 @@ def list_exports(session: Session, data: bytes) -> bytes:
     return b"".join(replies)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class InfoRequest:
     """The data of INFO or GO."""
 
