@@ -45,6 +45,9 @@ class Carrier:
         self._ffi = control.ffi
         self._lib = control.lib
         self._nodes: dict[int, Node] = {}
+        #: Roots of :meth:`inside` that are idle: making and freeing one costs a round
+        #: through all loops, and opening a chain asks for many.
+        self._spare: list[Any] = []
 
     # -- nodes
 
@@ -187,13 +190,23 @@ class Carrier:
 
         They are not bound by permissions: whose they are has seen to those.
         """
-        root = self.create_root(node)
+        root = self._spare.pop() if self._spare else self.create_root(node)
+        self.set_root_node(root, node)
+        self.set_root_rights(root, writable=not node.read_only, growable=True)
         try:
-            self.set_root_rights(root, writable=not node.read_only, growable=True)
             yield self.access(root, inner=True)
-        finally:
+        except BaseException:
+            # A request whose caller was cancelled is still on its way.
             with anyio.CancelScope(shield=True):
+                await self.drain_begin([root], [])
                 await self.free_root(root)
+            raise
+        self._spare.append(root)
+
+    async def close(self) -> None:
+        """Give back what :meth:`inside` keeps; nothing is under way."""
+        while self._spare:
+            await self.free_root(self._spare.pop())
 
     async def flush(self, node: Node) -> None:
         """Flush the node, inside a drained section too.

@@ -150,6 +150,7 @@ class Graph:
                 node.monitor_owned = False
             for node in list(self.nodes.values()):
                 await self.release(node)
+            await self.carrier.close()
 
     # -- users from outside
 

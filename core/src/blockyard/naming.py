@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from blockyard.changes.options import reported
-from blockyard.changes.topology import sorted_below
 from blockyard.permission import Role
 
 if TYPE_CHECKING:
@@ -40,10 +39,16 @@ class Names:
 def names_of(node: Node, known: dict[Node, Names] | None = None) -> Names:
     """The node's names.  ``known`` keeps those of all nodes below, for further questions."""
     found: dict[Node, Names] = {} if known is None else known
-    if node not in found:
-        for each in reversed(sorted_below([node])):
+    waiting = [node]
+    while waiting:
+        each = waiting[-1]
+        below = [c.node for c in each.children.values() if c.node not in found]
+        if each in found or not below:
+            waiting.pop()
             if each not in found:
                 found[each] = _names(each, found)
+        else:
+            waiting += below
     return found[node]
 
 

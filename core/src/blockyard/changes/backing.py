@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from blockyard.changes.planning import Plan, plan_tree
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, from_errno
 from blockyard.imagename import absolute, image_options, visited
-from blockyard.naming import node_filename
+from blockyard.naming import names_of
 from blockyard.probe import PROBED, guess_format
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def steps(graph: Graph, plan: Plan) -> Steps:
         raise failure(error) from error
     plan.children["backing"] = below
     if node.auto_backing_file == node.backing_file:
-        node.auto_backing_file = node_filename(below.node)
+        node.auto_backing_file = names_of(below.node, plan.names).filename
 
 
 def failure(error: BlockyardError) -> BlockyardError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockyard.changes.planning import Plan, child_plan, plan_tree
 from blockyard.changes.refresh import initial, refresh
-from blockyard.changes.topology import check_edge
+from blockyard.changes.topology import check_new_edge, depth_below
 from blockyard.changes.transaction import Transaction
 from blockyard.errors import InvalidOption
 from blockyard.identifier import identifier_ok
@@ -22,10 +22,8 @@ from blockyard.node import Child, Node
 if TYPE_CHECKING:
     from blockyard.changes.backing import Steps
     from blockyard.graph import Graph
-    from blockyard.permission import Role
 
 __all__ = [
-    "attach_child",
     "child_slots",
     "link",
     "open_tree",
@@ -69,7 +67,8 @@ async def _steps(graph: Graph, plan: Plan) -> Steps:
     if isinstance(file, Plan):
         yield file
     try:
-        found = None if file is None else _found(graph, file)
+        if file is not None:
+            _found(graph, file)
         plan.flags.check()
         _name(graph, node)
     except BaseException:
@@ -77,8 +76,8 @@ async def _steps(graph: Graph, plan: Plan) -> Steps:
         raise
     graph.register(node)
     try:
-        if found is not None:
-            await _attach(graph, plan, "file", found)
+        if file is not None:
+            await _attach(graph, plan, "file")
         for name, value in (await node.driver.named_children()).items():
             if not plan.mentions(name):
                 plan.children[name] = child_plan(graph, plan, name, value)
@@ -86,12 +85,12 @@ async def _steps(graph: Graph, plan: Plan) -> Steps:
             target = plan.children[name]
             if isinstance(target, Plan):
                 yield target
-            await _attach(graph, plan, name, _found(graph, target))
+            await _attach(graph, plan, name)
         if node.backing_file and not plan.mentions("backing"):
             from blockyard.changes import backing
 
             yield backing.steps(graph, plan)
-            await _attach(graph, plan, "backing", _found(graph, plan.children["backing"]))
+            await _attach(graph, plan, "backing")
         await _open(graph, node)
     except BaseException:
         await graph.unregister(node)
@@ -119,29 +118,27 @@ async def _drop(graph: Graph, target: Plan | str | None) -> None:
         await graph.release(target.node)
 
 
-async def _attach(graph: Graph, plan: Plan, name: str, node: Node) -> None:
-    role = plan.role_of(name)
-    try:
-        await attach_child(graph, plan.node, name, role, node)
-    except BaseException:
-        await _drop(graph, plan.children.get(name))
-        raise
+async def _attach(graph: Graph, plan: Plan, name: str) -> None:
+    """Make the edge to a child that is open, with the permissions it brings.
 
-
-async def attach_child(graph: Graph, parent: Node, name: str, role: Role, node: Node) -> Child:
-    """Make the edge of a parent that is being opened, with the permissions it brings.
-
-    :raises InvalidOption: if it would make a cycle or a path too long.
-    :raises PermissionConflict: if another user of ``node`` is in the way.
+    :raises InvalidOption: if there is no such node, or the path would be too long.
+    :raises PermissionConflict: if another user of the child is in the way.
     """
-    check_edge(parent, name, node)
-    child = Child(name=name, role=role, parent=parent, node=node)
-    async with Transaction() as tran:
-        link(child)
-        tran.add(abort=lambda: unlink(child))
-        child.perm, child.shared = initial(child)
-        await refresh([node], tran)
-    return child
+    target, parent = plan.children[name], plan.node
+    try:
+        node = _found(graph, target)
+        height = target.height if isinstance(target, Plan) else depth_below(node)
+        check_new_edge(parent, name, node, plan.depth + height)
+        child = Child(name=name, role=plan.role_of(name), parent=parent, node=node)
+        async with Transaction() as tran:
+            link(child)
+            tran.add(abort=lambda: unlink(child))
+            child.perm, child.shared = initial(child)
+            await refresh([node], tran)
+    except BaseException:
+        await _drop(graph, target)
+        raise
+    plan.height = max(plan.height, height + 1)
 
 
 def link(child: Child) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from blockyard.graph import Graph
+    from blockyard.naming import Names
     from blockyard.permission import Role
 
 __all__ = ["Plan", "child_plan", "handed_down", "make_plan", "plan_tree"]
@@ -28,11 +29,16 @@ class Plan:
 
     node: Node
     flags: Flags
+    #: Nodes on the way from the top, this one included; and on the longest way down
+    #: from here, as far as is known.
     depth: int
+    height: int = 1
     #: By the child's name: a plan, or the name of an existing node.
     children: dict[str, Plan | str] = attrs.field(factory=dict)
     #: The plan of the node that this one is opened for.
     parent: Plan | None = None
+    #: The names of the nodes opened so far for the same top.
+    names: dict[Node, Names] = attrs.field(factory=dict)
 
     def mentions(self, name: str) -> bool:
         """Whether the options say of a child what it is, or that there is none."""
@@ -115,7 +121,7 @@ def make_plan(graph: Graph, options: Any, parent: Plan | None, name: str) -> Pla
     node.take_flags(flags)
     node.driver = implementation(declaration)(options.u, node)
     node.inherits_from = parent.node if parent else None
-    return Plan(node, flags, depth, parent=parent)
+    return Plan(node, flags, depth=depth, parent=parent, names=parent.names if parent else {})
 
 
 def _child_values(node: Node) -> Iterator[tuple[str, Any]]:

@@ -40,19 +40,34 @@ async def refresh(
         another process; nothing has changed once ``tran`` is aborted.
     """
     concerned = dict.fromkeys(starts)
-    for node in sorted_below(list(concerned)):
-        if node not in concerned:
-            continue
-        check_users(node.name, node.parents)
-        perm, shared = cumulative(node.parents)
-        _check_node(node, perm, node in was_writable)
-        await node.driver.check_permissions(perm, shared)
-        _settle(node, perm, shared, tran)
-        for child in node.children.values():
-            wanted = child.permissions_below(perm, shared)
-            if wanted != (child.perm, child.shared):
-                ask(child, *wanted, tran)
-                concerned[child.node] = None
+    if len(concerned) == 1:
+        # Most often nothing follows, and then what lies below need not be sorted.
+        (start,) = concerned
+        concerned = await _refresh_one(start, tran, was_writable)
+        order = sorted_below([start])[1:] if concerned else []
+    else:
+        order = sorted_below(list(concerned))
+    for node in order:
+        if node in concerned:
+            concerned |= await _refresh_one(node, tran, was_writable)
+
+
+async def _refresh_one(
+    node: Node, tran: Transaction, was_writable: Collection[Node]
+) -> dict[Node, None]:
+    """One node; answers the children for which something has changed by it."""
+    check_users(node.name, node.parents)
+    perm, shared = cumulative(node.parents)
+    _check_node(node, perm, node in was_writable)
+    await node.driver.check_permissions(perm, shared)
+    _settle(node, perm, shared, tran)
+    changed: dict[Node, None] = {}
+    for child in node.children.values():
+        wanted = child.permissions_below(perm, shared)
+        if wanted != (child.perm, child.shared):
+            ask(child, *wanted, tran)
+            changed[child.node] = None
+    return changed
 
 
 def ask(user: User, perm: Perm, shared: Perm, tran: Transaction) -> None:

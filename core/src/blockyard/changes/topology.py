@@ -18,6 +18,7 @@ __all__ = [
     "above",
     "backing_below",
     "check_edge",
+    "check_new_edge",
     "connected",
     "depth_below",
     "parent_nodes",
@@ -129,16 +130,23 @@ def check_edge(parent: Node, name: str, child: Node) -> None:
 
     :raises InvalidOption: saying which.
     """
-    # A parent without users is being opened: nothing can reach it.
-    if child is parent or (parent.parents and reaches(child, parent)):
+    if reaches(child, parent):
         raise InvalidOption(
             f"Making '{child.name}' a {name} child of '{parent.name}' would create a cycle"
         )
+    check_new_edge(parent, name, child, _depth_above(parent) + depth_below(child))
+
+
+def check_new_edge(parent: Node, name: str, child: Node, depth: int) -> None:
+    """:func:`check_edge` of a parent that nothing can reach yet; ``depth`` is known.
+
+    It counts the nodes of the longest path through the edge.
+    """
     if parent.active and not child.active:
         raise InvalidOption(
             f"Inactive '{child.name}' can't be a {name} child of active '{parent.name}'"
         )
-    if (_depth_above(parent) if parent.parents else 1) + depth_below(child) > MAX_DEPTH:
+    if depth > MAX_DEPTH:
         raise InvalidOption(
             f"Making '{child.name}' a {name} child of '{parent.name}' would make the graph "
             f"deeper than {MAX_DEPTH} nodes"
