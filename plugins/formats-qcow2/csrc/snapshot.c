@@ -82,11 +82,13 @@ static int append(const struct by_qcow2 *q, struct by_qcow2_snapshots *list,
     };
     void *entries = realloc(list->entries,
                             (list->count + 1ull) * sizeof(*list->entries));
-    int result = entries ? name_it(list, &made) : -ENOMEM;
+    int result;
 
-    if (entries) {
-        list->entries = entries;
+    if (!entries) {
+        return -ENOMEM;
     }
+    list->entries = entries;
+    result = name_it(list, &made);
     if (result == 0) {
         made.name = malloc(info->name_bytes + 1u);
         made.unknown = malloc(1);
