@@ -295,6 +295,25 @@ def test_bitmaps_of_other_nodes_are_named_with_them(bare):
     bare.execute("blockdev-del", node_name="small")
 
 
+def test_a_bitmap_outlives_its_node_as_long_as_it_is_shown(bare):
+    """A node that only its parent kept ends with it; clients go on as they were."""
+    bare.add_nodes()
+    bare.listen()
+    inner = {"driver": "null-co", "node-name": "inner", "size": SIZE}
+    bare.execute("blockdev-add", driver="raw", node_name="outer", file=inner)
+    bare.execute("block-dirty-bitmap-add", node="inner", name="a", granularity=4096)
+    bare.yard.graph.find("inner").bitmaps["a"].mark(4096, 4096)
+    bare.export("disk", bitmaps=[{"node": "inner", "name": "a"}])
+    with bare.connect("disk", Mode.EXTENDED, [bitmap("a")]) as client:
+        bare.execute("blockdev-del", node_name="outer")
+        assert "inner" not in bare.yard.graph.nodes
+        expected = {2: [(4096, 0), (4096, 1), (SIZE - 8192, 0)]}
+        assert client.status(0, SIZE) == expected
+        with bare.connect("disk", Mode.EXTENDED, [bitmap("a")]) as other:
+            assert other.status(0, SIZE) == expected
+    bare.execute("block-export-del", id="disk", mode="hard")
+
+
 @schema_struct
 class OptionsAbove:
     """Options of the drivers below."""
