@@ -8,6 +8,8 @@
 
 #include "check.h"
 
+enum { EXCHANGES = 3 };         /* of the refcount structures, at most */
+
 int q2_check_put(struct q2_check *check, uint64_t offset, const void *bytes,
                  uint64_t count)
 {
@@ -17,13 +19,10 @@ int q2_check_put(struct q2_check *check, uint64_t offset, const void *bytes,
     return result < 0 ? result : q2_pwrite(check->q, offset, bytes, count);
 }
 
-/*
- * Exchange the refcount structures.  What is left of the old ones is a leak
- * then, and is given back without being counted as one that was found.
- */
-static int rebuild(struct q2_check *check)
+/* New refcount structures, and what they come to. */
+static int exchange(struct q2_check *check, struct by_qcow2_check_result *now)
 {
-    struct by_qcow2_check_result *out = check->out, was = *out, now;
+    struct by_qcow2_check_result *out = check->out;
     uint32_t fix = check->fix;
     int result;
 
@@ -40,14 +39,31 @@ static int rebuild(struct q2_check *check)
     check->fix = 0;
     result = q2_check_count(check);
     check->fix = fix;
-    now = *out;
-    if (result == 0) {
-        result = q2_check_compare(check, fix & BY_QCOW2_FIX_LEAKS);
+    *now = *out;
+    return result < 0 ? result
+        : q2_check_compare(check, fix & BY_QCOW2_FIX_LEAKS);
+}
+
+/*
+ * Exchange the refcount structures.  What is left of the old ones is a leak
+ * then, and is given back without being counted as one that was found.  A
+ * file that got longer can have references in it that were behind its end:
+ * the next exchange counts them.
+ */
+static int rebuild(struct q2_check *check)
+{
+    struct by_qcow2_check_result *out = check->out, was = *out, now;
+    int result = exchange(check, &now);
+
+    for (int i = 1; i < EXCHANGES && result == 0 && check->rebuild; i++) {
+        result = exchange(check, &now);
     }
-    if (result == 0 && check->rebuild) {
+    if (result < 0) {
+        return result;
+    }
+    if (check->rebuild) {
         q2_tell(check, "ERROR rebuilt refcount structure is still broken\n");
-    }
-    if (fix & BY_QCOW2_FIX_LEAKS) {
+    } else if (check->fix & BY_QCOW2_FIX_LEAKS) {
         *out = now;
     }
     if (out->corruptions < was.corruptions) {
@@ -56,7 +72,7 @@ static int rebuild(struct q2_check *check)
     if (out->leaks < was.leaks) {
         out->leaks_fixed += was.leaks - out->leaks;
     }
-    return result;
+    return 0;
 }
 
 static int refcounts(struct q2_check *check)
@@ -146,6 +162,7 @@ int q2_check_file(struct by_qcow2 *q, struct by_qcow2_talk *talk, uint32_t fix,
     q2_check_free_snapshots(&check);
     q2_counts_free(&check.counts);
     q2_counts_free(&check.disk);
+    q2_counts_free(&check.outside);
     q2_seen_free(&check.seen);
     free(check.l1);
     free(check.reftable);

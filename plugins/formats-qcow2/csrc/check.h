@@ -62,6 +62,7 @@ void q2_packed_put(void *refs, uint32_t order, uint64_t index,
 struct q2_seen_table {
     uint64_t offset;
     uint64_t more;
+    uint64_t active;            /* of them, those of the active L1 table */
 };
 
 struct q2_seen {
@@ -71,7 +72,7 @@ struct q2_seen {
 
 void q2_seen_free(struct q2_seen *seen);
 /* 1: the first time; 0: it was there, and is counted once more; -ENOMEM. */
-int q2_seen_add(struct q2_seen *seen, uint64_t offset);
+int q2_seen_add(struct q2_seen *seen, uint64_t offset, bool active);
 /* How many more; 0 as well when it was never visited. */
 uint64_t q2_seen_more(const struct q2_seen *seen, uint64_t offset);
 
@@ -110,6 +111,8 @@ struct q2_check {
     uint64_t highest;           /* last cluster in use */
     struct q2_counts counts;
     struct q2_counts disk;      /* refcounts that differ, as they are there */
+    struct q2_counts outside;   /* what is referred to behind the file's end:
+                                   nothing new is put there */
     struct q2_seen seen;
     uint64_t *l1;               /* the active one, as in the file */
     uint32_t l1_size;           /* 0: could not be read */

@@ -4,7 +4,10 @@
 
 #include "check.h"
 
-enum { SAID = 1000 };           /* times that one sentence is said at most */
+enum {
+    SAID = 1000,                /* times that one sentence is said at most */
+    OUTSIDE = 1 << 20,          /* granules kept of what is outside */
+};
 
 void q2_check_measure(struct q2_check *check)
 {
@@ -24,6 +27,29 @@ static bool is_outside(const struct q2_check *check, uint64_t offset,
     uint64_t limit = check->file_bytes + check->q->cluster_size;
 
     return bytes >= limit || offset >= limit - bytes;
+}
+
+/* Best effort: a table may well claim more than can be kept. */
+static void avoid(struct q2_check *check, uint64_t offset, uint64_t bytes)
+{
+    struct q2_counts *outside = &check->outside;
+    uint64_t first = q2_cluster(check->q, offset);
+    uint64_t last = bytes - 1 > UINT64_MAX - offset
+                  ? first : q2_cluster(check->q, offset + bytes - 1);
+
+    if (!(check->fix & BY_QCOW2_FIX_ERRORS)
+        || (!outside->hash && q2_counts_init(outside, 0) < 0)) {
+        return;
+    }
+    for (uint64_t i = first; i <= last && outside->count < OUTSIDE; i++) {
+        struct q2_granule *granule = q2_counts_make(outside,
+                                                    i >> Q2_GRANULE_BITS);
+
+        if (!granule) {
+            return;
+        }
+        q2_packed_put(granule->refs, 0, i % Q2_GRANULE, 1);
+    }
 }
 
 static void overflow(struct q2_check *check, uint64_t cluster, uint64_t times)
@@ -69,6 +95,7 @@ int q2_check_add(struct q2_check *check, uint64_t offset, uint64_t bytes,
         return 0;
     }
     if (is_outside(check, offset, bytes)) {
+        avoid(check, offset, bytes);
         check->out->corruptions += times;
         for (uint64_t i = 0; i < times && i < SAID; i++) {
             q2_tell(check, "ERROR: counting reference for region exceeding the "
@@ -92,7 +119,11 @@ int q2_check_mark(struct q2_check *check, uint64_t offset, uint64_t bytes)
 {
     uint64_t first, last;
 
-    if (!bytes || is_outside(check, offset, bytes)) {
+    if (!bytes) {
+        return 0;
+    }
+    if (is_outside(check, offset, bytes)) {
+        avoid(check, offset, bytes);
         return 0;
     }
     first = q2_cluster(check->q, offset);

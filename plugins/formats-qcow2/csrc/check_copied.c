@@ -152,7 +152,7 @@ static int walk(struct flags *flags)
         uint64_t offset = be64toh(check->l1[i]) & Q2_OFFSET_MASK;
 
         if (offset && offset < check->file_bytes) {
-            result = q2_seen_add(&seen, offset);
+            result = q2_seen_add(&seen, offset, true);
             if (result > 0) {
                 flags->list[flags->count++] = offset;
             }

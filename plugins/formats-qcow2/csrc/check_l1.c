@@ -7,13 +7,13 @@
 
 /* The tables that are visited now: those met for the first time. */
 static int choose(struct q2_check *check, const uint64_t *l1, uint32_t size,
-                  uint64_t *list, uint64_t *count)
+                  bool active, uint64_t *list, uint64_t *count)
 {
     uint64_t n = 0;
 
     for (uint32_t i = 0; i < size; i++) {
         uint64_t offset = be64toh(l1[i]) & Q2_OFFSET_MASK;
-        int first = offset ? q2_seen_add(&check->seen, offset) : 0;
+        int first = offset ? q2_seen_add(&check->seen, offset, active) : 0;
 
         if (first < 0) {
             return first;
@@ -80,7 +80,7 @@ static int walk(struct q2_check *check, const uint64_t *l1, uint32_t size,
     int result = -ENOMEM;
 
     if (list) {
-        result = choose(check, l1, size, list, &count);
+        result = choose(check, l1, size, active, list, &count);
     }
     if (result == 0) {
         reader = q2_reader_begin(check->q, list, count);
@@ -148,6 +148,24 @@ static int by_offset(const void *a, const void *b)
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
+/* All further references of a table; guest clusters that several entries of
+ * the active table map count for each of them. */
+static int one_shared(struct q2_check *check, struct q2_reader *reader,
+                      const struct q2_seen_table *table)
+{
+    struct by_qcow2_check_result was = *check->out, *now = check->out;
+    int result = next_table(check, reader, table->offset, table->more,
+                            table->active > 0);
+
+    now->allocated_clusters = was.allocated_clusters + table->active
+        * (now->allocated_clusters - was.allocated_clusters);
+    now->fragmented_clusters = was.fragmented_clusters + table->active
+        * (now->fragmented_clusters - was.fragmented_clusters);
+    now->compressed_clusters = was.compressed_clusters + table->active
+        * (now->compressed_clusters - was.compressed_clusters);
+    return result;
+}
+
 static int shared(struct q2_check *check, struct q2_seen_table *tables,
                   uint64_t *offsets)
 {
@@ -172,7 +190,7 @@ static int shared(struct q2_check *check, struct q2_seen_table *tables,
         return -ENOMEM;
     }
     for (uint64_t i = 0; i < n && result == 0; i++) {
-        result = next_table(check, reader, offsets[i], tables[i].more, false);
+        result = one_shared(check, reader, &tables[i]);
     }
     q2_reader_end(reader);
     return result;

@@ -28,7 +28,11 @@ uint64_t q2_check_find_free(struct q2_check *check, uint64_t from,
     uint64_t run = 0, cluster = from;
 
     for (; run < count; cluster++) {
-        run = q2_counts_get(&check->counts, cluster) ? 0 : run + 1;
+        bool taken = q2_counts_get(&check->counts, cluster)
+                  || (check->outside.hash
+                      && q2_counts_get(&check->outside, cluster));
+
+        run = taken ? 0 : run + 1;
     }
     return cluster - run;
 }

@@ -43,7 +43,7 @@ static int widen(struct q2_seen *seen)
     return 0;
 }
 
-int q2_seen_add(struct q2_seen *seen, uint64_t offset)
+int q2_seen_add(struct q2_seen *seen, uint64_t offset, bool active)
 {
     struct q2_seen_table *table;
     int result = 0;
@@ -57,6 +57,7 @@ int q2_seen_add(struct q2_seen *seen, uint64_t offset)
     table = find(seen, offset);
     if (table->offset) {
         table->more++;
+        table->active += active;
         return 0;
     }
     table->offset = offset;
