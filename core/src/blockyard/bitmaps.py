@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING
 from blockyard.dirtybitmap import Check, DirtyBitmap
 from blockyard.errors import InvalidOption, NotFound
 from blockyard.native import lib
-from blockyard.permission import Role
 
 if TYPE_CHECKING:
     from blockyard.graph import Graph
@@ -84,12 +83,7 @@ def lookup(graph: Graph, node_name: str, name: str) -> DirtyBitmap:
 
 def default_granularity(node: Node) -> int:
     """Bytes: the node's cluster size, but 4 KiB to 64 KiB, and 64 KiB where it has none."""
-    while not node.limits.cluster_size:
-        below = [c.node for c in node.children.values() if c.role & Role.FILTERED]
-        if not below:
-            return _DEFAULT_GRANULARITY
-        node = below[0]
-    return min(max(node.limits.cluster_size, 4096), _DEFAULT_GRANULARITY)
+    return min(max(node.cluster_size or _DEFAULT_GRANULARITY, 4096), _DEFAULT_GRANULARITY)
 
 
 def create(

@@ -63,7 +63,7 @@ class Images:
             "dirty-flag": False,
             "limits": _limits(node),
             "actual-size": await _allocated_size(node),
-            "cluster-size": _cluster_size(node) or None,
+            "cluster-size": node.cluster_size or None,
             **_backing(node),
             "snapshots": await _snapshots(node) or None,
         }
@@ -95,15 +95,6 @@ async def _snapshots(node: Node) -> list[Any]:
         if error.errno != _ENOTSUP:
             raise
         return []
-
-
-def _cluster_size(node: Node) -> int:
-    while not node.limits.cluster_size:
-        below = [c.node for c in node.children.values() if c.role & Role.FILTERED]
-        if not below:
-            return 0
-        node = below[0]
-    return node.limits.cluster_size
 
 
 async def _allocated_size(node: Node) -> int | None:

@@ -22,6 +22,7 @@ from blockyard.declaration import ChildSpec, DriverType, Opened
 from blockyard.driver import Driver, PythonDriver
 from blockyard.errors import BlockyardError
 from blockyard.flags import Flags
+from blockyard.permission import Role
 from blockyard.request import Limits
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from blockyard.access import Access
     from blockyard.dirtybitmap import DirtyBitmap
     from blockyard.graph import Graph
-    from blockyard.permission import Perm, Role
+    from blockyard.permission import Perm
 
 __all__ = ["Child", "ChildSpec", "Driver", "DriverType", "Node", "Opened", "PythonDriver"]
 
@@ -119,6 +120,17 @@ class Node:
     def length(self) -> int:
         """The node's present length in bytes; it is open."""
         return self.graph.carrier.length(self)
+
+    @property
+    def cluster_size(self) -> int:
+        """Bytes of a cluster, of the node or of what it shows; 0 where there are none."""
+        node = self
+        while not node.limits.cluster_size:
+            below = [c.node for c in node.children.values() if c.role & Role.FILTERED]
+            if not below:
+                return 0
+            node = below[0]
+        return node.limits.cluster_size
 
     @property
     def writable(self) -> bool:
