@@ -156,6 +156,8 @@ async def test_a_missing_file_is_told_with_every_step(yard: Yard) -> None:
         ('json:{"driver":"book","file.filename":"/base"}', "", "book:/base"),
         ('json:{"driver":"book","file":{"filename":"/base"}}', "raw", "raw:/base"),
         ('json:{"driver":"raw","file":{"filename":"json:{}"}}', "", "raw:json:{}"),
+        ('json:{"file.filename":"/base","read-only":"on"}', "book", "book:/base"),
+        ('json:{"file.filename":"/base","read-only":true}', "book", "book:/base"),
     ],
 )
 async def test_names_open_what_they_say(yard: Yard, name: str, fmt: str, found: str) -> None:
@@ -174,7 +176,13 @@ async def test_names_open_what_they_say(yard: Yard, name: str, fmt: str, found: 
         ("json:{", "Could not open backing file: Could not parse the JSON options: "),
         ("json:[]", "Could not open backing file: Invalid JSON object given"),
         ("json:{}", "Could not open backing file: Must specify either driver or file"),
-        ('json:{"driver":"x"}', "Could not open backing file: "),
+        ('json:{"driver":"x"}', "Could not open backing file: Unknown driver 'x'"),
+        (
+            'json:{"driver":"book"}',
+            'Could not open backing file: A block device must be specified for "file"',
+        ),
+        ('json:{"driver":7}', "Could not open backing file: Unknown driver '7'"),
+        ('json:{"file.filename":"/top","node-name":null}', "Could not open backing file: "),
         ('json:{"file":{}}', "Could not open backing file: Must specify either driver or file"),
         ('json:{"a":1,"a.b":2}', "Could not open backing file: Option 'a' is both"),
         (

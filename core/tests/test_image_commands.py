@@ -255,6 +255,10 @@ async def test_the_header_gets_the_new_name(qmp: Monitor) -> None:
     await qmp(change, device="top", image_node_name=mid.name, backing_file="new")
 
     assert (header_of("/top")["backing"], header_of("/top")["format"]) == ("./mid", "book")
+    await qmp(change, device="top", image_node_name="top", backing_file="")
+    assert (header_of("/top")["backing"], header_of("/top")["format"]) == (None, None)
+    assert "backing-filename" not in (await qmp.node("top"))["image"]
+    await qmp(change, device="top", image_node_name="top", backing_file="./mid")
     assert header_of("/mid")["backing"] == "new"
     assert mid.read_only
     assert mid.children["file"].node.read_only

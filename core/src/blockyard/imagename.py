@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from blockyard.declaration import DriverType
     from blockyard.node import Node
 
-__all__ = ["absolute", "directory", "image_options", "visited"]
+__all__ = ["absolute", "check_children", "directory", "image_options", "visited"]
 
 #: A protocol's name is looked at no further.
 _PROTOCOL_LIMIT = 127
@@ -86,12 +86,39 @@ async def image_options(registry: Any, name: str, fmt: str = "") -> dict[str, An
 
 
 def visited(options: dict[str, Any]) -> Any:
-    """The BlockdevOptions object; texts for numbers and booleans are read as such."""
+    """The BlockdevOptions object; texts are also taken for numbers and booleans.
+
+    :raises BlockyardError: if the options do not suit the driver.
+    """
     from blockyard.schema import visit, visit_keyval
     from blockyard.schema.block import BlockdevOptions
 
-    texts = all(isinstance(value, str) for value in flatten(options).values())
-    return visit_keyval(BlockdevOptions, options) if texts else visit(BlockdevOptions, options)
+    try:
+        return visit(BlockdevOptions, options)
+    except BlockyardError:
+        flat = {name: _text(value) for name, value in flatten(options).items()}
+        if None in flat.values():
+            raise
+        texts = nested({name: str(text) for name, text in flat.items()})
+    return visit_keyval(BlockdevOptions, texts)
+
+
+def _text(value: Any) -> str | None:
+    """A value as a command line has it; None where it has none."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if isinstance(value, str | int) else None
+
+
+def check_children(registry: Any, options: dict[str, Any]) -> None:
+    """Refuse options that leave out a child that the driver needs.
+
+    :raises BlockyardError: with QEMU's text; also if there is no such driver.
+    """
+    declaration: DriverType = registry.driver(str(options["driver"]))
+    for spec in declaration.children:
+        if not spec.optional and not spec.many and spec.name not in options:
+            raise InvalidOption(f'A block device must be specified for "{spec.name}"')
 
 
 def _parsed(name: str) -> dict[str, Any]:

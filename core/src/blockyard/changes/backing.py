@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from blockyard.changes.planning import Plan, plan_tree
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, from_errno
-from blockyard.imagename import absolute, image_options, visited
+from blockyard.imagename import absolute, check_children, image_options, visited
 from blockyard.naming import names_of
 from blockyard.probe import PROBED, guess_format
 
@@ -51,7 +51,7 @@ async def steps(graph: Graph, plan: Plan) -> Steps:
                 yield file
                 options["file"] = file.node.name
             options["driver"] = await _probed(graph, _file(graph, options), name)
-        graph.registry.driver(str(options["driver"]))
+        check_children(graph.registry, options)
         below = plan_tree(graph, visited(options), plan, "backing")
         below.node.driver.guarded = guessed
         if file is not None:

@@ -25,7 +25,7 @@ class ChangeBackingFileArguments:
 
     device: the top of the backing chain; no other node uses it.
     image-node-name: the image in the chain whose header is written.
-    backing-file: the new name; nothing looks whether it can be opened.
+    backing-file: the new name, or nothing; nobody looks whether it can be opened.
     """
 
     device: str
@@ -58,9 +58,9 @@ async def change_backing_file(yard: Yard, args: ChangeBackingFileArguments) -> N
 
 async def _change(node: Node, file: str) -> None:
     # The format that is recorded is the image's own: QEMU's behaviour.
-    fmt = node.type.name
+    fmt = node.type.name if file else None
     try:
-        await node.driver.change_backing(file, fmt)
+        await node.driver.change_backing(file or None, fmt)
     except ImageIOError as error:
         text = f"Could not change backing file to '{file}'"
         raise from_errno(error.errno or 5, text) from error
