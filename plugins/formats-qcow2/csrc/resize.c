@@ -181,11 +181,17 @@ int q2_resize_head(struct by_qcow2 *q, uint64_t *offset, uint64_t *bytes)
 int by_qcow2_resize(struct by_qcow2 *q, uint64_t bytes, uint32_t prealloc,
                     bool exact, char *why)
 {
+    bool shrinks;
     int result;
 
     *why = 0;
     pthread_mutex_lock(&q->meta);
+    shrinks = bytes < q->size;
     result = q2_resize_to(q, bytes, prealloc, exact, why);
+    if (result == 0 && shrinks) { /* cut off what the file had at its end */
+        q->file_floor = 0;
+        result = q2_settle(q);
+    }
     pthread_mutex_unlock(&q->meta);
     return result;
 }

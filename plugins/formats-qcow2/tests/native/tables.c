@@ -59,7 +59,7 @@ static void note(struct file *file, const struct by_request *req)
 {
     struct entry *e;
 
-    if (!file->logged) {
+    if (!file->logged || req->op == BY_OP_READ) {
         return;
     }
     if (!(file->n & (file->n + 1))) {
@@ -122,10 +122,11 @@ static int serve(struct file *file, struct by_request *req)
             ? all(file, true, req->iov->iov_base, req->bytes, req->offset)
             : zeroes(file, req->bytes, req->offset);
     case BY_OP_DISCARD:
-        if (end > file->node.length || !req->bytes) {
-            DIE("discard beyond the end");
+        if (req->offset >= file->node.length) {
+            return 0;
         }
-        return zeroes(file, req->bytes, req->offset);
+        end = end < file->node.length ? end : file->node.length;
+        return zeroes(file, end - req->offset, req->offset);
     case BY_OP_TRUNCATE:
         file->node.length = req->offset;
         if (ftruncate(file->fd, req->offset) < 0) {
@@ -242,10 +243,12 @@ static void cut(const struct file *file, uint64_t end, const char *name)
                 memset(image + e->offset, 0, length - e->offset);
             }
             length = e->offset;
-        } else if (e->op != BY_OP_FLUSH) {
+        } else if (e->op != BY_OP_FLUSH
+                   && (e->op != BY_OP_DISCARD || e->offset < length)) {
             play(image, room, e, i < stable ? 100 : percent);
-            length = length < e->offset + e->bytes
-                ? e->offset + e->bytes : length;
+            if (e->op != BY_OP_DISCARD && length < e->offset + e->bytes) {
+                length = e->offset + e->bytes;
+            }
         }
     }
     fd = open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
