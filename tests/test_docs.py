@@ -41,8 +41,9 @@ def test_the_readmes_library_example_runs(tmp_path):
 
 
 def test_the_tutorials_check_runs(tmp_path):
-    format_in_python, check = blocks("writing-a-driver.md", "python")
+    format_in_python, naming, check = blocks("writing-a-driver.md", "python")
     run(format_in_python, tmp_path)
+    run(naming, tmp_path)
     assert "0 failed" in run(check, tmp_path, DOCS / "tutorial" / "src")
 
 

@@ -3,6 +3,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from book import SHELF, book_registry, put
+from book import SHELF, BookDriver, ShelfDriver, book_registry, put
 
 from blockyard.errors import BlockyardError
-from blockyard.node import Node
+from blockyard.node import Driver, Node
 from blockyard.permission import Perm
 from blockyard.schema import visit
 from blockyard.schema.block import BlockdevOptions
@@ -276,6 +277,30 @@ async def test_a_deep_chain_is_opened_and_used(yard: Yard) -> None:
     assert bottom.parents[0].perm == Perm(0)
     await yard.graph.delete("top")
     assert not yard.graph.nodes
+
+
+async def test_each_node_of_a_chain_is_asked_once_for_each_of_its_users(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+
+    async def count(self: Driver, perm: Perm, shared: Perm) -> None:
+        asked[self.node.name] += 1
+
+    monkeypatch.setattr(BookDriver, "check_permissions", count)
+    monkeypatch.setattr(ShelfDriver, "check_permissions", count)
+    put("/0")
+    for number in range(1, 60):
+        put(f"/{number}", backing=str(number - 1), format="book")
+
+    top = await add(yard, "/59", **{"node-name": "top"})
+
+    # Once when its only user came; the top has none.
+    assert set(asked.values()) == {1}
+    assert len(asked) == len(yard.graph.nodes) - 1
+    asked.clear()
+    await yard.graph.detach_root(await yard.graph.attach_root(top, Perm.CONSISTENT_READ))
+    assert max(asked.values()) == 2
 
 
 async def reopen(yard: Yard, **options: Any) -> None:
