@@ -40,6 +40,13 @@ static uint64_t *read_l1(struct by_qcow2 *q,
         return NULL;
     }
     l1 = q2_table_read(q, entry->l1_offset, entry->l1_size, room, error);
+    if (l1) {
+        *error = q2_l1_check(q, l1, entry->l1_size);
+    }
+    if (*error < 0) {
+        free(l1);
+        return NULL;
+    }
     for (uint64_t i = 0; l1 && i < entry->l1_size; i++) {
         l1[i] &= ~Q2_COPIED;
     }
@@ -117,7 +124,10 @@ static int copy_l1(struct by_qcow2 *q, uint64_t *l1, uint64_t *offset)
     for (uint32_t i = 0; i < q->l1_size; i++) {
         l1[i] = q->l1[i] & ~Q2_COPIED;
     }
-    result = q2_alloc_wait(q, bytes, offset);
+    result = q2_l1_check(q, l1, q->l1_size);
+    if (result == 0) {
+        result = q2_alloc_wait(q, bytes, offset);
+    }
     if (result < 0) {
         return result;
     }

@@ -68,6 +68,10 @@ struct q2_refs {
 /* The L2 table that an entry of an L1 table names: 0 (none), its offset, or
  * -EIO: reported.  index is for the report. */
 int q2_l1_entry_check(struct by_qcow2 *q, uint64_t entry, uint32_t index);
+/* All of a table: each is good, and no L2 table is named twice (which nobody
+ * writes, and which would make a walk as long as an image's author likes).
+ * -EIO: reported. */
+int q2_l1_check(struct by_qcow2 *q, const uint64_t *l1, uint32_t entries);
 /* Call fn for entries [first, first + count) of the L2 table; *entry and
  * *bitmap (of subclusters, 0 without) may be changed, which fn tells by
  * answering 1.  Ends at a negative answer, with it. */

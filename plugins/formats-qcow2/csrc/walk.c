@@ -26,6 +26,38 @@ int q2_l1_entry_check(struct by_qcow2 *q, uint64_t entry, uint32_t index)
     return 0;
 }
 
+static int by_value(const void *one, const void *other)
+{
+    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
+
+    return a < b ? -1 : a > b;
+}
+
+int q2_l1_check(struct by_qcow2 *q, const uint64_t *l1, uint32_t entries)
+{
+    uint64_t *sorted = malloc(entries * 8ull + 1);
+    uint32_t n = 0;
+    int result = sorted ? 0 : -ENOMEM;
+
+    for (uint32_t i = 0; i < entries && result == 0; i++) {
+        if (l1[i] & Q2_OFFSET_MASK) {
+            sorted[n++] = l1[i] & Q2_OFFSET_MASK;
+            result = q2_l1_entry_check(q, l1[i], i);
+        }
+    }
+    if (result == 0) {
+        qsort(sorted, n, sizeof(*sorted), by_value);
+    }
+    for (uint32_t i = 1; i < n && result == 0; i++) {
+        if (sorted[i] == sorted[i - 1]) {
+            result = q2_corrupt(q, true, -1, -1, "L2 table offset %#" PRIx64
+                                " used more than once", sorted[i]);
+        }
+    }
+    free(sorted);
+    return result;
+}
+
 /* One slice: entries [first, end) of it. */
 static int each_of_slice(struct by_qcow2 *q, struct q2_slice *slice,
                          uint32_t first, uint32_t end, uint32_t base,
