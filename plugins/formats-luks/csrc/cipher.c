@@ -253,7 +253,7 @@ int by_luks_crypto_open(const struct by_luks_method *method, const void *key,
         .encrypt = by_luks_encrypt,
         .decrypt = by_luks_decrypt,
         .state = s,
-        .inline_bytes = method->cipher == BY_LUKS_AES ? 32768 : 4096,
+        .inline_bytes = by_luks_inline_bytes(method->cipher),
     };
     s->method = *method;
     memcpy(s->key, key, bytes);

@@ -15,6 +15,18 @@
 #include "luks.h"
 
 static int library_result = -ENOSYS;
+static bool fast_aes;
+
+/* Whether the processor has instructions for it (in the library's list of what
+ * it uses: intel-aesni, arm-aes, ppc-vcrypto). */
+static bool find_fast_aes(void)
+{
+    char *list = gcry_get_config(0, "hwflist");
+    bool found = list && (strstr(list, "aes") || strstr(list, "vcrypto"));
+
+    gcry_free(list);
+    return found;
+}
 
 /* Another user of the library in this process may have been faster. */
 static void make_ready(void)
@@ -26,6 +38,7 @@ static void make_ready(void)
         gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
         gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
     }
+    fast_aes = find_fast_aes();
     library_result = 0;
 }
 
@@ -35,6 +48,11 @@ int by_luks_library(void)
 
     pthread_once(&once, make_ready);
     return library_result;
+}
+
+uint32_t by_luks_inline_bytes(uint32_t cipher)
+{
+    return cipher == BY_LUKS_AES && fast_aes ? 32768 : 1024;
 }
 
 static int by_key(size_t bytes, int of16, int of24, int of32)

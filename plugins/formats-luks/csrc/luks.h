@@ -15,5 +15,7 @@
 /* library.c: libgcrypt's numbers for ours; 0: it has no such thing */
 int by_luks_cipher_id(uint32_t cipher, size_t key_bytes);
 int by_luks_hash_id(uint32_t hash);
+/* What takes a loop about ten microseconds at most. */
+uint32_t by_luks_inline_bytes(uint32_t cipher);
 
 #endif /* BLOCKYARD_FORMATS_LUKS_H */
