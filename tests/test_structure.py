@@ -153,6 +153,12 @@ def test_plugins_carry_the_same_header_as_core() -> None:
     assert [c for c in copies if c.read_bytes() != header] == []
 
 
+def test_formats_carry_the_same_cipher_header() -> None:
+    copies = list(ROOT.glob("plugins/*/csrc/crypto.h"))
+    assert ROOT / "plugins/formats-luks/csrc/crypto.h" in copies
+    assert len({copy.read_bytes() for copy in copies}) == 1
+
+
 def test_c_never_includes_python() -> None:
     assert not [p for p in C_FILES if not generated(p) and "Python.h" in p.read_text()]
 

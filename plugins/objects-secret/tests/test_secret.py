@@ -16,7 +16,7 @@ from blockyard.errors import BlockyardError, NotFound
 from blockyard.schema import visit
 from blockyard.schema.qom import ObjectOptions
 from blockyard.yard import Yard
-from blockyard_objects_secret import passphrase, secret_bytes
+from blockyard_objects_secret.lookup import passphrase, secret_bytes
 from blockyard_objects_secret.reading import LONGEST
 
 KEY = b"k" * 32

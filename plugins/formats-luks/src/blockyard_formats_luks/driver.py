@@ -16,7 +16,7 @@ from blockyard_formats_luks.header import SECTOR
 from blockyard_formats_luks.native import ffi, lib
 from blockyard_formats_luks.storage import storage_in
 from blockyard_formats_luks.volume import open_luks
-from blockyard_objects_secret import passphrase
+from blockyard_objects_secret.lookup import passphrase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from blockyard.schema import visit
 from blockyard.schema.crypto import QCryptoBlockCreateOptionsLUKS
 from blockyard_formats_luks.create import create_luks, header_length
 from blockyard_formats_luks.storage import storage_through
-from blockyard_objects_secret import passphrase
+from blockyard_objects_secret.lookup import passphrase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Volume", "find_key", "open_luks", "slot_key"]
 
 #: Seconds of processor time that opening may burn, all slots together.
-_OPEN_SECONDS = 60
+_OPEN_SECONDS = 30
 
 
 @attrs.define(eq=False)
