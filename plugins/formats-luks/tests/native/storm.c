@@ -27,6 +27,7 @@
 #define PART (128 * 1024)       /* of the disk, for each lane */
 #define ROUNDS 120
 #define PAYLOAD 8192
+#define SKIP 3000               /* bytes before the payload, at most */
 #define LENGTH ((uint64_t)LOOPS * LANES * PART)
 
 enum { TAG_DONE = 1, TAG_GONE = 100 };
@@ -126,8 +127,8 @@ struct lane {
     struct by_loop *loop;
     struct by_request req;
     struct iovec iov[3];
-    unsigned char *buffer, *model;
-    uint64_t start, random;
+    unsigned char *base, *buffer, *model;
+    uint64_t start, random, skip;
     int round;
     bool again;                 /* the write failed: its part is open */
 };
@@ -138,11 +139,12 @@ static void set_iov(struct lane *lane, uint64_t bytes)
 {
     uint64_t first = bytes / 3, second = bytes / 2;
 
-    lane->iov[0] = (struct iovec) { lane->buffer, first };
+    lane->iov[0] = (struct iovec) { lane->base, lane->skip + first };
     lane->iov[1] = (struct iovec) { lane->buffer + first, second - first };
     lane->iov[2] = (struct iovec) { lane->buffer + second, bytes - second };
     lane->req.iov = lane->iov;
     lane->req.niov = 3;
+    lane->req.iov_skip = lane->skip;
 }
 
 static void done(struct by_request *req, int result);
@@ -176,6 +178,13 @@ static void choose(struct lane *lane)
     if (next_random(&lane->random) % 2 && bytes > 5000) {
         bytes = 5000;
     }
+    if (next_random(&lane->random) % 2) {
+        at &= ~511ull;
+        bytes = (bytes + 511) & ~511ull;
+        bytes = bytes < PART - at ? bytes : PART - at;
+    }
+    lane->skip = next_random(&lane->random) % SKIP;
+    lane->buffer = lane->base + lane->skip;
     begin_request(lane, ops[next_random(&lane->random) % sizeof(ops)], at,
                   bytes);
     if (lane->req.op == BY_OP_WRITE) {
@@ -251,7 +260,7 @@ static void start_lane(struct lane *lane, struct by_loop *loop, int number)
     lane->start = (uint64_t)number * PART;
     lane->random = seed * 0x9e3779b97f4a7c15 + number + 1;
     lane->round = ROUNDS;
-    lane->buffer = malloc(PART);
+    lane->base = malloc(SKIP + PART);
     lane->model = calloc(1, PART);
     lane->task.run = begin;
     lane->task.owner = lane;
@@ -349,7 +358,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < LOOPS * LANES; i++) {
         CHECK(!memcmp(memory + PAYLOAD + lanes[i].start, lanes[i].model,
                       PART));
-        free(lanes[i].buffer);
+        free(lanes[i].base);
         free(lanes[i].model);
     }
     by_luks_crypto_close(crypto);
