@@ -224,7 +224,7 @@ static int with_table(struct by_qcow2 *q, uint32_t index, char *why,
 {
     struct by_qcow2_snapshots *list = NULL;
     struct q2_unsure unsure = { false };
-    int result;
+    int result, consistent, end;
 
     *why = 0;
     pthread_mutex_lock(&q->meta);
@@ -244,7 +244,12 @@ static int with_table(struct by_qcow2 *q, uint32_t index, char *why,
     }
     if (result == 0) {
         result = work(q, list, index, info, why);
-        result = q2_unsure_end(q, &unsure, result);
+        consistent = result;
+        if (result < 0 && q2_tree_flags(q) == 0) {
+            consistent = q2_sync(q); /* at worst something leaks */
+        }
+        end = q2_unsure_end(q, &unsure, consistent);
+        result = result < 0 ? result : end;
     }
     by_qcow2_snapshots_free(list);
     pthread_mutex_unlock(&q->meta);
