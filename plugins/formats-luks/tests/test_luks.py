@@ -115,7 +115,7 @@ def test_a_header_with_data_behind_it_needs_none_apart(image: Path, tmp_path: Pa
 def test_rounds_without_end_are_given_up(
     image: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(volumes, "_OPEN_SECONDS", 1)
+    monkeypatch.setattr(volumes, "_SECONDS", 1)
     with image.open("r+b") as file:
         file.seek(at)
         file.write(struct.pack(">I", 0xFFFFFFFF))
@@ -125,7 +125,7 @@ def test_rounds_without_end_are_given_up(
 def test_others_are_served_while_rounds_are_made(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(volumes, "_OPEN_SECONDS", 1)
+    monkeypatch.setattr(volumes, "_SECONDS", 1)
     with image.open("r+b") as file:
         file.seek(SLOT_ROUNDS)
         file.write(struct.pack(">I", 0xFFFFFFFF))

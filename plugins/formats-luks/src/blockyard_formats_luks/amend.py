@@ -11,7 +11,7 @@ from blockyard_formats_luks.create import checked_iter_time
 from blockyard_formats_luks.derivation import Budget, aside
 from blockyard_formats_luks.header import KEY_SLOTS, SECTOR, Header, pack
 from blockyard_formats_luks.keyslot import make_slot, random_bytes
-from blockyard_formats_luks.volume import find_key, slot_key
+from blockyard_formats_luks.volume import find_key, search_budget, slot_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ async def add_keyslot(
     """
     budget = Budget()
     header, method = volume.header, volume.method
-    with await find_key(volume, storage.read, passphrase, budget) as key:
+    with await find_key(volume, storage.read, passphrase) as key:
         word = new_passphrase()
         slot, material = await aside(
             budget,
@@ -163,7 +163,7 @@ async def _deactivate(
 async def _check_erasable(
     volume: Volume, storage: Storage, index: int, old: bytes | None, force: bool
 ) -> None:
-    if old is not None and not await _opens(volume, storage, index, old):
+    if old is not None and not await _opens(volume, storage, index, old, search_budget()):
         raise InvalidOption(
             f"Given keyslot {index} doesn't contain the given old password for erase operation"
         )
@@ -179,7 +179,10 @@ async def _check_erasable(
 
 
 async def _slots_of(volume: Volume, storage: Storage, old: bytes, force: bool) -> list[int]:
-    found = [index for index in range(KEY_SLOTS) if await _opens(volume, storage, index, old)]
+    budget = search_budget()
+    found = [
+        index for index in range(KEY_SLOTS) if await _opens(volume, storage, index, old, budget)
+    ]
     if not found:
         raise InvalidOption("No keyslots match given (old) password for erase operation")
     if not force and len(found) == _active(volume.header):
@@ -190,8 +193,10 @@ async def _slots_of(volume: Volume, storage: Storage, old: bytes, force: bool) -
     return found
 
 
-async def _opens(volume: Volume, storage: Storage, index: int, passphrase: bytes) -> bool:
-    key = await slot_key(volume, storage.read, index, passphrase, Budget())
+async def _opens(
+    volume: Volume, storage: Storage, index: int, passphrase: bytes, budget: Budget
+) -> bool:
+    key = await slot_key(volume, storage.read, index, passphrase, budget)
     if key is None:
         return False
     key.wipe()

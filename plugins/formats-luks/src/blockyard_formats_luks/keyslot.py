@@ -41,7 +41,7 @@ def try_slot(
     method: Method,
     slot: KeySlot,
     passphrase: bytes,
-    material: bytearray,
+    material: Key,
     budget: Budget,
 ) -> Key | None:
     """The master key, if the passphrase opens this slot.  Burns, and spoils ``material``.
@@ -64,7 +64,7 @@ def try_slot(
         STRIPES,
         ffi.from_buffer(key),
     )
-    lib.by_luks_wipe(ffi.from_buffer(material), len(material))
+    material.wipe()
     if result < 0:
         raise from_errno(result, "Cannot merge key")
     if hmac.compare_digest(digest_of(header, method, key, budget), header.digest):
@@ -88,20 +88,20 @@ def make_slot(
     """
     salt = bytes(random_bytes(SALT_BYTES))
     rounds = max(rounds_for(method.hash, header.key_bytes, iter_time, budget), ROUNDS_MIN)
-    material = Key(-(-header.material_bytes // SECTOR) * SECTOR)
-    result = lib.by_luks_split(
-        native_hash(method.hash),
-        ffi.from_buffer(key),
-        header.key_bytes,
-        STRIPES,
-        ffi.from_buffer(material),
-    )
-    if result < 0:
-        raise from_errno(result, "Cannot split key")
-    with derive(method.hash, passphrase, salt, rounds, header.key_bytes, budget) as slot_key:
-        cipher = Cipher(method, slot_key)
-    try:
-        cipher.encrypt(0, material)
-    finally:
-        cipher.close()
-    return slot.enabled(rounds=rounds, salt=salt), bytes(material)
+    with Key(-(-header.material_bytes // SECTOR) * SECTOR) as material:
+        result = lib.by_luks_split(
+            native_hash(method.hash),
+            ffi.from_buffer(key),
+            header.key_bytes,
+            STRIPES,
+            ffi.from_buffer(material),
+        )
+        if result < 0:
+            raise from_errno(result, "Cannot split key")
+        with derive(method.hash, passphrase, salt, rounds, header.key_bytes, budget) as slot_key:
+            cipher = Cipher(method, slot_key)
+        try:
+            cipher.encrypt(0, material)
+        finally:
+            cipher.close()
+        return slot.enabled(rounds=rounds, salt=salt), bytes(material)

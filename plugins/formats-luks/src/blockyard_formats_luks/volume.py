@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     Read = Callable[[int, int], Awaitable[bytes]]
 
-__all__ = ["Volume", "find_key", "open_luks", "slot_key"]
+__all__ = ["Volume", "find_key", "open_luks", "search_budget", "slot_key"]
 
-#: Seconds of processor time that opening may burn, all slots together.
-_OPEN_SECONDS = 30
+#: Seconds of processor time that looking for a key may burn, all slots together.
+_SECONDS = 30
 
 
 @attrs.define(eq=False)
@@ -89,17 +89,22 @@ async def open_luks(read: Read, passphrase: bytes | None, *, detached: bool = Fa
     header = parse(await read(0, HEADER_BYTES), detached=detached)
     volume = Volume(header, Method.of(header))
     if passphrase is not None:
-        budget = Budget.of_seconds(_OPEN_SECONDS)
-        with await find_key(volume, read, passphrase, budget) as key:
+        with await find_key(volume, read, passphrase) as key:
             volume.cipher = Cipher(volume.method, key)
     return volume
 
 
-async def find_key(volume: Volume, read: Read, passphrase: bytes, budget: Budget) -> Key:
+def search_budget() -> Budget:
+    """What looking for a passphrase's slots may burn."""
+    return Budget.of_seconds(_SECONDS)
+
+
+async def find_key(volume: Volume, read: Read, passphrase: bytes) -> Key:
     """The master key, from the first slot that the passphrase opens.
 
-    :raises BlockyardError: if it opens none.
+    :raises BlockyardError: if it opens none, or that takes too long.
     """
+    budget = search_budget()
     for index in range(len(volume.header.slots)):
         key = await slot_key(volume, read, index, passphrase, budget)
         if key is not None:
@@ -117,7 +122,7 @@ async def slot_key(
         return None
     length = -(-header.material_bytes // SECTOR) * SECTOR
     found = await read(slot.sector * SECTOR, length)
-    material = bytearray(found.ljust(length, b"\0"))
+    material = Key(found.ljust(length, b"\0"))
     if len(material) != length:
         raise BlockyardError("Could not read encryption header")
     return await aside(budget, lambda: try_slot(header, method, slot, passphrase, material, budget))
