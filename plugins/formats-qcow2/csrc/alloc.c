@@ -354,6 +354,9 @@ int q2_alloc_prepare(struct by_qcow2 *q, struct q2_chore *chore)
         from = 0;
         pthread_mutex_lock(&q->lock);
         result = search(q, &from, &slice);
+        if (result == 0) {
+            q2_cache_pin(slice); /* the other one would drive it out */
+        }
         compressed_at = q->compressed_at;
         pthread_mutex_unlock(&q->lock);
         if (result == 0) {
@@ -366,9 +369,12 @@ int q2_alloc_prepare(struct by_qcow2 *q, struct q2_chore *chore)
     }
     if (compressed_at) {
         result = supply(q, q2_cluster(q, compressed_at), 0, 0);
-        if (result < 0) {
-            return result;
-        }
+    }
+    pthread_mutex_lock(&q->lock);
+    q2_cache_unpin(&q->rb, slice);
+    pthread_mutex_unlock(&q->lock);
+    if (result < 0) {
+        return result;
     }
     result = q2_file_reach(q, (from + (count ? count : 1)) << q->cluster_bits);
     if (result == -ENOSPC || result == -EFBIG) { /* fewer will do */

@@ -6,6 +6,8 @@
 #ifndef BLOCKYARD_QCOW2_FSCK_H
 #define BLOCKYARD_QCOW2_FSCK_H
 
+#include <zlib.h>
+
 #include "world.h"
 
 struct fsck {
@@ -18,6 +20,8 @@ struct fsck {
     uint64_t clusters;
     uint64_t low, leaked, used; /* clusters with too few, too many; with any */
     bool bad;                   /* a reference beyond all bounds */
+    unsigned char *plain;       /* of the compressed cluster looked at last */
+    uint64_t plain_entry;
 };
 
 static inline const unsigned char *fsck_at(struct fsck *f, uint64_t offset,
@@ -171,6 +175,7 @@ static inline void fsck_run(struct fsck *f, const unsigned char *bytes,
 static inline void fsck_end(struct fsck *f)
 {
     free(f->refs);
+    free(f->plain);
 }
 
 /* The entry for a guest offset; 0: none. */
@@ -185,14 +190,45 @@ static inline uint64_t fsck_entry(struct fsck *f, uint64_t guest)
                                 8)) : 0;
 }
 
-/* A guest's sector; null: zeroes.  Compressed clusters are not looked into. */
+/* The cluster of a compressed entry; null: it cannot be inflated. */
+static inline const unsigned char *fsck_inflate(struct fsck *f, uint64_t entry)
+{
+    uint32_t shift = 62 - (f->cluster_bits - 8);
+    uint64_t offset = entry & ((1ull << shift) - 1);
+    uint64_t sectors = (entry & ~(3ull << 62)) >> shift;
+    z_stream z = { 0 };
+    int result;
+
+    if (f->plain && f->plain_entry == entry) {
+        return f->plain;
+    }
+    free(f->plain);
+    f->plain = malloc(f->cluster);
+    f->plain_entry = entry;
+    z.avail_in = (offset & ~511ull) + (sectors + 1) * 512 - offset;
+    z.next_in = (unsigned char *)fsck_at(f, offset, z.avail_in);
+    z.next_out = f->plain;
+    z.avail_out = f->cluster;
+    CHECK(inflateInit2(&z, -12) == Z_OK);
+    result = inflate(&z, Z_FINISH);
+    inflateEnd(&z);
+    return result == Z_STREAM_END && !z.avail_out ? f->plain : NULL;
+}
+
+/* A guest's sector; null: zeroes.  *bad: it cannot be read. */
 static inline const unsigned char *fsck_sector(struct fsck *f, uint64_t guest,
-                                               bool *compressed)
+                                               bool *bad)
 {
     uint64_t entry = fsck_entry(f, guest);
+    const unsigned char *plain;
 
-    *compressed = entry & Q2_COMPRESSED;
-    if (*compressed || entry & Q2_ZERO || !(entry & Q2_OFFSET_MASK)) {
+    *bad = false;
+    if (entry & Q2_COMPRESSED) {
+        plain = fsck_inflate(f, entry);
+        *bad = !plain;
+        return plain ? plain + (guest & (f->cluster - 1)) : NULL;
+    }
+    if (entry & Q2_ZERO || !(entry & Q2_OFFSET_MASK)) {
         return NULL;
     }
     return fsck_at(f, (entry & Q2_OFFSET_MASK) + (guest & (f->cluster - 1)),
