@@ -350,7 +350,7 @@ int q2_free_apply(struct by_qcow2 *q, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         if (result == 0 && mine[i].epoch < over) {
             result = give_back(q, &mine[i]);
-        } else if (mine[i].epoch >= over) { /* next time */
+        } else { /* next time */
             pthread_mutex_lock(&q->lock);
             append(q, &mine[i]);
             q->freed_held += mine[i].bytes;
