@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-CONTROLS = ["csrc/control.h", "csrc/tables_control.h"]
+CONTROLS = ["csrc/control.h", "csrc/tables_control.h", "csrc/check_control.h"]
 
 ffibuilder = FFI()
 ffibuilder.cdef("struct by_qcow2;")

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* allocs.c - changes of the mapping that are under way, a few at a time. */
-#include "image.h"
+#include "requests.h"
 
 uint64_t q2_alloc_clear(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
                         struct q2_alloc **holder)

@@ -94,7 +94,7 @@ static struct q2_slice **bucket(struct q2_cache *cache, uint64_t offset)
     return &cache->hash[(number ^ number >> 20) & cache->hash_mask];
 }
 
-static struct q2_slice *look_up(struct q2_cache *cache, uint64_t offset)
+struct q2_slice *q2_cache_peek(struct q2_cache *cache, uint64_t offset)
 {
     struct q2_slice *slice = *bucket(cache, offset);
 
@@ -115,7 +115,7 @@ static void unhash(struct q2_cache *cache, struct q2_slice *slice)
 }
 
 /* Out of the cache and out of memory. */
-static void discard(struct q2_cache *cache, struct q2_slice *slice)
+void q2_cache_remove(struct q2_cache *cache, struct q2_slice *slice)
 {
     if (slice->dirty) {
         cache->ndirty--;
@@ -130,10 +130,10 @@ static void discard(struct q2_cache *cache, struct q2_slice *slice)
 void q2_cache_free(struct q2_cache *cache)
 {
     while (cache->clean.newer && cache->clean.newer != &cache->clean) {
-        discard(cache, cache->clean.newer);
+        q2_cache_remove(cache, cache->clean.newer);
     }
     while (cache->dirty.newer && cache->dirty.newer != &cache->dirty) {
-        discard(cache, cache->dirty.newer);
+        q2_cache_remove(cache, cache->dirty.newer);
     }
     free(cache->hash);
     cache->hash = NULL;
@@ -174,7 +174,7 @@ static struct q2_slice *take(struct q2_cache *cache, uint64_t offset,
 
     *full = false;
     while (cache->count > cache->max && (slice = oldest_idle(cache))) {
-        discard(cache, slice);
+        q2_cache_remove(cache, slice);
     }
     slice = cache->count >= cache->max ? oldest_idle(cache) : NULL;
     if (slice) {
@@ -207,7 +207,7 @@ static void end_loading(struct by_qcow2 *q, struct q2_cache *cache,
     q2_wake(&slice->waiters, result);
     pthread_cond_broadcast(&q->loaded);
     if (result < 0) {
-        discard(cache, slice);
+        q2_cache_remove(cache, slice);
     }
     q2_wake(&cache->no_room, 0);
 }
@@ -216,7 +216,7 @@ static void end_loading(struct by_qcow2 *q, struct q2_cache *cache,
 
 struct q2_slice *q2_cache_find(struct q2_cache *cache, uint64_t offset)
 {
-    struct q2_slice *slice = look_up(cache, offset);
+    struct q2_slice *slice = q2_cache_peek(cache, offset);
 
     if (unlikely(!slice || slice->loading)) {
         return NULL;
@@ -313,7 +313,7 @@ static void want_room(struct by_qcow2 *q, struct q2_cache *cache,
 int q2_cache_fetch(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
                    struct q2_wait *wait)
 {
-    struct q2_slice *slice = look_up(cache, offset);
+    struct q2_slice *slice = q2_cache_peek(cache, offset);
     bool full;
     int result;
 
@@ -332,7 +332,7 @@ int q2_cache_fetch(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
         result = begin_load(q, cache, slice, wait->loop);
         if (result < 0) {
             slice->loading = false;
-            discard(cache, slice);
+            q2_cache_remove(cache, slice);
             return result;
         }
     }
@@ -349,7 +349,7 @@ static int reserve(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
     bool tried = q->syncing, full;
 
     for (;;) {
-        struct q2_slice *slice = look_up(cache, offset);
+        struct q2_slice *slice = q2_cache_peek(cache, offset);
 
         if (slice && slice->loading) {
             pthread_cond_wait(&q->loaded, &q->lock);
@@ -463,61 +463,4 @@ void q2_cache_cleaned(struct q2_cache *cache, struct q2_slice *slice)
         ring_in(&cache->clean, slice);
         q2_wake(&cache->no_room, 0);
     }
-}
-
-void q2_cache_forget(struct q2_cache *cache, uint64_t offset, uint64_t bytes)
-{
-    uint64_t end = offset + bytes;
-
-    if (bytes / cache->slice_bytes > cache->count) {
-        struct q2_slice *rings[] = { &cache->clean, &cache->dirty };
-
-        for (int i = 0; i < 2; i++) {
-            struct q2_slice *slice = rings[i]->newer, *next;
-
-            for (; slice != rings[i]; slice = next) {
-                next = slice->newer;
-                if (slice->offset >= offset && slice->offset < end
-                    && !slice->pins && !slice->loading) {
-                    discard(cache, slice);
-                }
-            }
-        }
-        return;
-    }
-    for (; offset < end; offset += cache->slice_bytes) {
-        struct q2_slice *slice = look_up(cache, offset);
-
-        if (slice && !slice->pins && !slice->loading) {
-            discard(cache, slice);
-        }
-    }
-}
-
-void q2_cache_drop_all(struct by_qcow2 *q, struct q2_cache *cache)
-{
-    pthread_mutex_lock(&q->lock);
-    while (cache->clean.newer != &cache->clean) {
-        discard(cache, cache->clean.newer);
-    }
-    while (cache->dirty.newer != &cache->dirty) {
-        discard(cache, cache->dirty.newer);
-    }
-    pthread_mutex_unlock(&q->lock);
-}
-
-void q2_cache_clean_unused(struct by_qcow2 *q, struct q2_cache *cache)
-{
-    struct q2_slice *slice, *next;
-
-    pthread_mutex_lock(&q->lock);
-    for (slice = cache->clean.newer; slice != &cache->clean; slice = next) {
-        next = slice->newer;
-        if (!slice->used && !slice->pins && !slice->loading) {
-            discard(cache, slice);
-        } else {
-            slice->used = false;
-        }
-    }
-    pthread_mutex_unlock(&q->lock);
 }

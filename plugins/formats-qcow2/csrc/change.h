@@ -6,7 +6,7 @@
 #ifndef BLOCKYARD_QCOW2_CHANGE_H
 #define BLOCKYARD_QCOW2_CHANGE_H
 
-#include "payload.h"
+#include "requests.h"
 
 struct q2_change {
     struct by_qcow2 *q;

@@ -3,7 +3,7 @@
 #ifndef BLOCKYARD_QCOW2_COMPRESSED_H
 #define BLOCKYARD_QCOW2_COMPRESSED_H
 
-#include "payload.h"
+#include "requests.h"
 
 /* inflate.c, any thread: fill `out` from the beginning of `in`, behind whose
  * data anything may follow.  0, -EIO: that does not give `out_bytes` bytes;

@@ -7,7 +7,7 @@
  */
 #include <errno.h>
 
-#include "payload.h"
+#include "requests.h"
 
 struct q2_sealed {
     struct by_frame frame;

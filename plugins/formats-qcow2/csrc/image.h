@@ -31,6 +31,7 @@
 #include <pthread.h>
 
 #include "blockyard.h"
+#include "cache.h"
 #include "control.h"
 #include "crypto.h"
 #include "format.h"
@@ -39,86 +40,6 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 extern const struct by_api *q2_api;
-
-/* --------------------------------------------------------------- waiting */
-
-/* A request that waits for something; its task is posted to its loop, where
- * it tries again from the beginning. */
-struct q2_wait {
-    struct q2_wait *next;
-    struct by_loop *loop;
-    struct by_task task;        /* its run, set by the waiter */
-    int result;                 /* -errno: what was waited for failed */
-};
-/* wait.c.  Under lock: put in a list; post all of a list, with a result. */
-void q2_wait_add(struct q2_wait **list, struct q2_wait *wait);
-void q2_wake(struct q2_wait **list, int result);
-
-/* ---------------------------------------------------------------- caches */
-
-struct q2_slice {
-    uint64_t offset;            /* in the file */
-    unsigned char *table;       /* slice_bytes, as on disk */
-    struct q2_slice *hash_next;
-    struct q2_slice *newer, *older; /* in one of the cache's two rings */
-    uint32_t pins;              /* not to be taken away */
-    bool loading, dirty, used;
-    uint32_t changes;           /* bumped by each change of a dirty one */
-    struct q2_wait *waiters;    /* while loading */
-};
-
-/*
- * Slices that are there are in `hash`, and in one of two rings: `clean`, where
- * room is found from the oldest on, or `dirty`, which q2_sync writes.  A ring's
- * head: head.newer is the oldest, head.older the newest.
- */
-struct q2_cache {
-    uint32_t slice_bytes;
-    uint32_t max, count;        /* slices that may be, that are (table work
-                                   may go above max for a while) */
-    uint32_t ndirty;
-    uint32_t hash_mask;
-    struct q2_slice **hash;
-    struct q2_slice clean, dirty;
-    struct q2_wait *no_room;    /* until a slice is unpinned or cleaned */
-};
-
-/* cache.c */
-int q2_cache_init(struct q2_cache *cache, uint32_t slice_bytes, uint64_t bytes);
-void q2_cache_free(struct q2_cache *cache);
-/* Table work, no requests, nothing dirty: another size; empty then.  -ENOMEM:
- * nothing has changed. */
-int q2_cache_reshape(struct by_qcow2 *q, struct q2_cache *cache,
-                     uint32_t slice_bytes, uint64_t bytes);
-/* Under lock.  The slice that begins at `offset` (a multiple of slice_bytes
- * in the file), if it is there and loaded; it is the newest then. */
-struct q2_slice *q2_cache_find(struct q2_cache *cache, uint64_t offset);
-/* Under lock, on a loop, after a miss: begin to load it.  `wait` is woken when
- * trying again makes sense, or with an error.  0, or -errno at once. */
-int q2_cache_fetch(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
-                   struct q2_wait *wait);
-/* Table work, lock not held: the slice, loaded and pinned.  0 or -errno. */
-int q2_cache_get(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
-                 struct q2_slice **out);
-/* The same for a slice whose content is to be all zero, without reading; it
- * is dirty then. */
-int q2_cache_get_zeroed(struct by_qcow2 *q, struct q2_cache *cache,
-                        uint64_t offset, struct q2_slice **out);
-/* Under lock. */
-void q2_cache_pin(struct q2_slice *slice);
-void q2_cache_unpin(struct q2_cache *cache, struct q2_slice *slice);
-/* Under lock: the table was changed in memory; it was written (and did not
- * change meanwhile: `changes` is what it was when copied). */
-void q2_cache_dirty(struct q2_cache *cache, struct q2_slice *slice);
-void q2_cache_cleaned(struct q2_cache *cache, struct q2_slice *slice);
-/* Under lock: the file's range is something else now; dirty or not, what is
- * cached of it is forgotten (nothing of it is pinned). */
-void q2_cache_forget(struct q2_cache *cache, uint64_t offset, uint64_t bytes);
-/* Table work, no requests, lock not held: forget everything, dirty too. */
-void q2_cache_drop_all(struct by_qcow2 *q, struct q2_cache *cache);
-/* Any thread, lock not held: give back the memory of clean slices not used
- * since the last call (cache-clean-interval). */
-void q2_cache_clean_unused(struct by_qcow2 *q, struct q2_cache *cache);
 
 /* ---------------------------------------------------------------- chores */
 
@@ -462,37 +383,6 @@ int q2_map(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
 /* Table work, lock not held: the same, waiting. */
 int q2_map_wait(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
                 struct q2_run *run);
-
-/* --------------------------------------------------------------- requests */
-
-/* These take requests as by_node_ops.submit does, and may be given requests
- * of our own that no node has seen.  read.c, write.c, zeroes.c, status.c. */
-int q2_read(struct by_qcow2 *q, struct by_request *req);
-int q2_write(struct by_qcow2 *q, struct by_request *req);
-int q2_write_zeroes(struct by_qcow2 *q, struct by_request *req);
-int q2_discard(struct by_qcow2 *q, struct by_request *req);
-int q2_status(struct by_qcow2 *q, struct by_request *req);
-/* sizing.c: BY_OP_TRUNCATE.  q->resize_why says why it failed. */
-int q2_truncate(struct by_qcow2 *q, struct by_request *req);
-/* compressed_read.c, compressed_write.c: read from the compressed cluster of this L2 entry; the
- * request's offset is the guest's.  Write `req`, compressed. */
-int q2_read_compressed(struct by_qcow2 *q, uint64_t entry,
-                       struct by_request *req);
-int q2_write_compressed(struct by_qcow2 *q, struct by_request *req);
-/* encrypted.c: the request's offset is the data file's, `guest` the disk's. */
-int q2_read_encrypted(struct by_qcow2 *q, uint64_t guest,
-                      struct by_request *req);
-int q2_write_encrypted(struct by_qcow2 *q, uint64_t guest,
-                       struct by_request *req);
-
-/* allocs.c, under lock: guest clusters whose mapping is about to change.
- * How many bytes of [guest, guest + bytes) no change touches, from guest on;
- * 0: *holder changes the first. */
-uint64_t q2_alloc_clear(struct by_qcow2 *q, uint64_t guest, uint64_t bytes,
-                        struct q2_alloc **holder);
-void q2_alloc_enter(struct by_qcow2 *q, struct q2_alloc *alloc);
-/* Takes it out and wakes who waits. */
-void q2_alloc_leave(struct by_qcow2 *q, struct q2_alloc *alloc);
 
 /* ------------------------------------------------------------ overlap.c */
 

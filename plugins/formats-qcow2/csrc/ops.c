@@ -2,7 +2,7 @@
 /* ops.c - the driver's operations, each of which has a file of its own. */
 #include <errno.h>
 
-#include "image.h"
+#include "requests.h"
 
 const struct by_api *q2_api;
 

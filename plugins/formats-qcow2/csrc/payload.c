@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* payload.c - a request's memory: pieces of it, zeroes in it. */
-#include "payload.h"
+#include "requests.h"
 
 void q2_payload_zero(const struct by_request *req, uint64_t skip,
                      uint64_t bytes)

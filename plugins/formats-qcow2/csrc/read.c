@@ -8,7 +8,7 @@
  */
 #include <errno.h>
 
-#include "payload.h"
+#include "requests.h"
 
 #define PARTS 8
 

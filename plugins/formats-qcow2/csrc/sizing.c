@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "requests.h"
 #include "tables.h"
 
 struct q2_sizing {

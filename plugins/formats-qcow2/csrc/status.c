@@ -2,7 +2,7 @@
 /* status.c - block status: what the tables say of a range. */
 #include <errno.h>
 
-#include "image.h"
+#include "requests.h"
 
 struct q2_asking {
     struct by_frame frame;

@@ -232,7 +232,7 @@ int q2_write_zeroes(struct by_qcow2 *q, struct by_request *req)
 int q2_discard(struct by_qcow2 *q, struct by_request *req)
 {
     if (q->set.version < 3 && q->backing) {
-        return -ENOTSUP; /* the backing file would show through */
+        return 0; /* the backing file would show through: leave it */
     }
     return run(q, req, true);
 }

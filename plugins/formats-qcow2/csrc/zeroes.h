@@ -3,7 +3,7 @@
 #ifndef BLOCKYARD_QCOW2_ZEROES_H
 #define BLOCKYARD_QCOW2_ZEROES_H
 
-#include "payload.h"
+#include "requests.h"
 
 /* A range whose entries change. */
 struct q2_emptying {
