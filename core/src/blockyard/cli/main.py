@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words and not words[0].startswith("-"):
             return _run_tool(registry, words[0], words[1:])
         _overview(registry).parse_args(words or ["--help"])
-    except (ToolError, BlockyardError) as error:
+    except ToolError as error:
+        return error.report()
+    except BlockyardError as error:
         print(f"blockyard: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -53,6 +55,9 @@ def _run_tool(registry: Registry, name: str, words: list[str]) -> int:
         implementation = tool.load()
     except ImportError as error:
         raise ToolError(f"tool '{name}' cannot be loaded: {error}") from error
+    main = getattr(implementation, "main", None)
+    if main is not None:
+        return int(main(words))
     parser = argparse.ArgumentParser(
         prog=f"blockyard {name}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -8,6 +8,7 @@ little, because ``blockyard --help`` loads all of them.
 
 import argparse
 import importlib
+import sys
 from typing import Protocol, cast
 
 import attrs
@@ -18,9 +19,18 @@ __all__ = ["Implementation", "Tool", "ToolError"]
 class ToolError(Exception):
     """Raised when a tool cannot go on; the text is all that its user sees."""
 
+    def report(self) -> int:
+        """Print the text to standard error; answers the exit status."""
+        print(f"blockyard: {self}", file=sys.stderr)
+        return 1
+
 
 class Implementation(Protocol):
-    """A tool's module: what it takes and what it does."""
+    """A tool's module: what it takes and what it does.
+
+    A module with a function ``main(words) -> int`` in place of both parses its words
+    itself, ``--help`` included; it may raise :class:`ToolError` as well.
+    """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the tool's arguments, description and examples."""
