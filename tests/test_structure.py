@@ -22,7 +22,8 @@ FLOORS = [
     {"errors", "permission", "request", "native", "_native", "schema"}
     | {"entrypoints", "activation", "trace"},
     {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
-    | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"},
+    | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"}
+    | {"breakpoints"},
     {"graph", "changes", "root", "carrier", "info", "imagename", "bitmaps", "dirtybitmap"}
     | {"naming", "imageinfo", "snapshots", "corruption"},
     {"job", "export", "objects", "iothread", "throttlegroup"},

@@ -11,6 +11,7 @@ import abc
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from blockyard import permission
+from blockyard.breakpoints import Breakpoints
 from blockyard.errors import BlockyardError, Unsupported, from_errno
 from blockyard.filename import path_combine
 from blockyard.imagework import ImageWork
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["Driver", "PythonDriver"]
 
 
-class Driver(ImageWork, abc.ABC):
+class Driver(ImageWork, Breakpoints, abc.ABC):
     """The control half of a driver: one instance per node, made before its children open.
 
-    What it can do with images besides is :class:`~blockyard.imagework.ImageWork`.
+    What it can do with images besides is :class:`~blockyard.imagework.ImageWork`, and
+    stopping requests for tests is :class:`~blockyard.breakpoints.Breakpoints`.
     All methods run on the control loop and must not block it: what can hang goes
     to a thread (``anyio.to_thread.run_sync``).
     """
