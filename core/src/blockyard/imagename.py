@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from blockyard.declaration import DriverType
     from blockyard.node import Node
 
-__all__ = ["absolute", "check_children", "directory", "image_options", "visited"]
+__all__ = [
+    "absolute",
+    "check_children",
+    "directory",
+    "image_options",
+    "nested_options",
+    "visited",
+    "with_protocol",
+]
 
 #: A protocol's name is looked at no further.
 _PROTOCOL_LIMIT = 127
@@ -73,7 +82,7 @@ async def image_options(registry: Any, name: str, fmt: str = "") -> dict[str, An
     :raises BlockyardError: with QEMU's text, for names that mean nothing.
     """
     if name.startswith("json:"):
-        return await _with_protocol(_parsed(name), fmt)
+        return await with_protocol(_parsed(name), fmt)
     if fmt and registry.driver(fmt).kind == "protocol":
         return {"driver": fmt, **_protocol_options(registry.driver(fmt), name)}
     device = await _device(name)
@@ -85,8 +94,10 @@ async def image_options(registry: Any, name: str, fmt: str = "") -> dict[str, An
     return {"driver": fmt, "file": file} if fmt else {"file": file}
 
 
-def visited(options: dict[str, Any]) -> Any:
+def visited(options: dict[str, Any], registry: Any = None) -> Any:
     """The BlockdevOptions object; texts are also taken for numbers and booleans.
+
+    With a ``registry``, an option that a driver does not know is told in its kind's words.
 
     :raises BlockyardError: if the options do not suit the driver.
     """
@@ -100,7 +111,29 @@ def visited(options: dict[str, Any]) -> Any:
         if None in flat.values():
             raise
         texts = nested({name: str(text) for name, text in flat.items()})
-    return visit_keyval(BlockdevOptions, texts)
+    try:
+        return visit_keyval(BlockdevOptions, texts)
+    except InvalidOption as error:
+        raise _unknown_option(registry, options, error) from error
+
+
+def _unknown_option(registry: Any, options: dict[str, Any], error: InvalidOption) -> InvalidOption:
+    found = re.fullmatch(r"Parameter '(.+)' is unexpected", str(error))
+    if not found or registry is None:
+        return error
+    option = found[1]
+    while "." in option:
+        name, _, rest = option.partition(".")
+        below = options.get(name)
+        if not isinstance(below, dict) or "driver" not in below:
+            break
+        options, option = below, rest
+    driver = registry.driver(str(options["driver"]))
+    if driver.kind == "protocol":
+        return InvalidOption(
+            f"Block protocol '{driver.name}' doesn't support the option '{option}'"
+        )
+    return InvalidOption(f"Block format '{driver.name}' does not support the option '{option}'")
 
 
 def _text(value: Any) -> str | None:
@@ -131,11 +164,14 @@ def _parsed(name: str) -> dict[str, Any]:
         raise InvalidOption(f"Could not parse the JSON options: {error}") from error
     if not isinstance(value, dict):
         raise InvalidOption("Invalid JSON object given")
-    return _nested(flatten(value))
+    return nested_options(flatten(value))
 
 
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """:func:`nested`, for keys that anybody may have written."""
+def nested_options(flat: dict[str, Any]) -> dict[str, Any]:
+    """:func:`nested`, for keys that anybody may have written.
+
+    :raises InvalidOption: if they contradict each other, or go too deep.
+    """
     keys = set(flat)
     for key in flat:
         parts = key.split(".")
@@ -147,8 +183,11 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
     return nested(flat)
 
 
-async def _with_protocol(options: dict[str, Any], fmt: str) -> dict[str, Any]:
-    """``options`` with the format, and a driver for a file that is given by its name alone."""
+async def with_protocol(options: dict[str, Any], fmt: str = "") -> dict[str, Any]:
+    """``options`` with the format, and a driver for a file that is given by its name alone.
+
+    :raises InvalidOption: if the file has neither.
+    """
     file = options.get("file")
     if isinstance(file, dict) and "driver" not in file:
         if not isinstance(file.get("filename"), str):

@@ -92,6 +92,8 @@ class Node:
     #: ``"off"``, ``"on"`` or ``"unmap"``.
     detect_zeroes: str = "off"
     force_share: bool = False
+    #: Opened to ask about the image and not to read it: keys stay unread.
+    without_contents: bool = False
     #: False after blockdev-set-active active=false: the image may belong to somebody else.
     active: bool = True
     #: The parent whose inline definition made this node, which it inherits options from.

@@ -26,7 +26,7 @@ from blockyard.graph import Graph
 from blockyard.job import Jobs
 from blockyard.loop import Control, Loops
 from blockyard.objects import Objects
-from blockyard.permission import ALL, Perm
+from blockyard.permission import ALL, NONE, Perm
 from blockyard.plugins import Registry, default_registry
 from blockyard.qmp.event import EventBus
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from blockyard.image import Image
+    from blockyard.node import Node
 
 __all__ = ["Yard"]
 
@@ -137,12 +138,66 @@ class Yard:
         visited = visit(BlockdevOptions, {**(options or {}), **_dashed(more)})
         async with self.graph.writer:
             node = await self.graph.add(visited, monitor_owned=False)
-            try:
-                return await self.attach(node.name)
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await self.graph.release(node)
-                raise
+            return await self._attach_new(node, None, None)
+
+    async def open_named(
+        self,
+        name: str | None,
+        fmt: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        /,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        backing: bool = True,
+        contents: bool = True,
+        perm: Perm | None = None,
+        shared: Perm | None = None,
+    ) -> Image:
+        """Open an image by its name: a path, ``nbd://host/disk``, ``json:{...}``...
+
+        Without ``fmt``, the driver's name, what the image begins with decides.  Where
+        raw is only what is left, writes that would make it look like something else
+        fail (:attr:`blockyard.driver.Driver.guarded`).  ``options`` are more of
+        blockdev-add's, and come before what the name says; ``defaults`` come after it.
+        Texts are taken for numbers and booleans as well.  The name may be None if
+        ``options`` say it all.
+
+        ``backing=False`` leaves the backing file closed; ``contents=False`` opens the
+        image only to ask about it: nothing is decrypted, so that no secret is needed.
+        What others may do meanwhile is as for :meth:`open`, unless ``perm`` and
+        ``shared`` say what is needed and what is shared.
+
+        :raises BlockyardError: with QEMU's text; nothing is left open then.
+        """
+        from blockyard.changes.named import open_named
+
+        async with self.graph.writer:
+            node = await open_named(
+                self.graph,
+                name,
+                fmt,
+                options or {},
+                defaults=defaults or {},
+                backing=backing,
+                contents=contents,
+            )
+            return await self._attach_new(node, perm, shared)
+
+    async def _attach_new(self, node: Node, perm: Perm | None, shared: Perm | None) -> Image:
+        """The first handle on a node, which ends with it, or at once if it is refused."""
+        from blockyard.image import Image
+
+        if perm is None:
+            perm = Perm.CONSISTENT_READ
+            perm |= Perm.WRITE | Perm.RESIZE if node.writable else NONE
+        if shared is None:
+            shared = ALL & ~(Perm.WRITE | Perm.RESIZE)
+        try:
+            return Image(self, await self.graph.attach_root(node, perm, shared))
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.graph.release(node)
+            raise
 
     async def attach(
         self, node_name: str, *, writable: bool | None = None, share_writes: bool = False

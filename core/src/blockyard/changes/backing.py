@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from blockyard.graph import Graph
     from blockyard.node import Node
 
-__all__ = ["Steps", "failure", "steps"]
+__all__ = ["Steps", "failure", "file_plan", "looked_at", "probed", "steps"]
 
 #: The steps of opening a node.  A yield asks for another node, or for other steps, to be
 #: done first; what they raise is raised there.
@@ -47,10 +47,10 @@ async def steps(graph: Graph, plan: Plan) -> Steps:
         guessed = "driver" not in options
         if guessed:
             if isinstance(options.get("file"), dict):
-                file = _file_plan(graph, plan, options)
+                file = file_plan(graph, plan, options)
                 yield file
                 options["file"] = file.node.name
-            options["driver"] = await _probed(graph, _file(graph, options), name)
+            options["driver"] = await probed(graph, looked_at(graph, options), name)
         check_children(graph.registry, options)
         below = plan_tree(graph, visited(options), plan, "backing")
         below.node.driver.guarded = guessed
@@ -86,8 +86,11 @@ def _check_loop(plan: Plan, name: str) -> None:
         above = above.parent
 
 
-def _file_plan(graph: Graph, plan: Plan, options: dict[str, Any]) -> Plan:
-    """The file that is opened to look at, with what it will inherit."""
+def file_plan(graph: Graph, plan: Plan | None, options: dict[str, Any]) -> Plan:
+    """The file that is opened to look at, with what it will inherit.
+
+    ``plan`` is of the image whose backing file it is; None for an image that a user names.
+    """
     known = {key: value for key, value in options.items() if key in _INHERITED}
     known |= {"driver": "raw", "file": options["file"]}
     outside = plan_tree(graph, visited(known), plan, "backing")
@@ -96,7 +99,7 @@ def _file_plan(graph: Graph, plan: Plan, options: dict[str, Any]) -> Plan:
     return file
 
 
-def _file(graph: Graph, options: dict[str, Any]) -> Node:
+def looked_at(graph: Graph, options: dict[str, Any]) -> Node:
     """The node that is looked at.
 
     :raises InvalidOption: if the options name none.
@@ -106,7 +109,7 @@ def _file(graph: Graph, options: dict[str, Any]) -> Node:
     return graph.lookup_child(options["file"])
 
 
-async def _probed(graph: Graph, file: Node, name: str) -> str:
+async def probed(graph: Graph, file: Node, name: str) -> str:
     """The format of what is in ``file``.
 
     :raises BlockyardError: if it cannot be read.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "child_slots",
     "link",
+    "open_plan",
     "open_tree",
     "unlink",
 ]
@@ -40,7 +41,11 @@ async def open_tree(graph: Graph, options: Any) -> Node:
 
     :raises BlockyardError: whatever refuses it.
     """
-    top = plan_tree(graph, options)
+    return await open_plan(graph, plan_tree(graph, options))
+
+
+async def open_plan(graph: Graph, top: Plan) -> Node:
+    """:func:`open_tree`, of what is planned already."""
     stack = [_steps(graph, top)]
     failure: BaseException | None = None
     while stack:
@@ -86,7 +91,7 @@ async def _steps(graph: Graph, plan: Plan) -> Steps:
             if isinstance(target, Plan):
                 yield target
             await _attach(graph, plan, name)
-        if node.backing_file and not plan.mentions("backing"):
+        if node.backing_file and plan.backing and not plan.mentions("backing"):
             from blockyard.changes import backing
 
             yield backing.steps(graph, plan)

@@ -39,6 +39,8 @@ class Plan:
     parent: Plan | None = None
     #: The names of the nodes opened so far for the same top.
     names: dict[Node, Names] = attrs.field(factory=dict)
+    #: False: the backing file that the image records stays closed.
+    backing: bool = True
 
     def mentions(self, name: str) -> bool:
         """Whether the options say of a child what it is, or that there is none."""
