@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Daemons under test, and the real clients they are tested with."""
 
+import importlib.util
 import json
 import os
 import random
@@ -17,6 +18,20 @@ import pytest
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 LIMIT = 20
+
+
+def _load_package(name):
+    """A package beside this file, for importlib mode has no path."""
+    folder = Path(__file__).parent / name
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+guest_package = _load_package("guest")
 
 
 def find_program(name):
@@ -186,3 +201,17 @@ def image(tmp_path):
 def python():
     """This environment's interpreter."""
     return sys.executable
+
+
+@pytest.fixture
+def guest(tmp_path_factory):
+    """A :class:`guest.Machine`: another kernel over this machine's files.
+
+    Where there can be none the test is skipped, unless BLOCKYARD_GUEST is ``required``.
+    """
+    try:
+        return guest_package.Machine(tmp_path_factory.mktemp("guest"))
+    except guest_package.UnavailableError as error:
+        if os.environ.get("BLOCKYARD_GUEST") == "required":
+            raise
+        pytest.skip(f"no guest: {error}")
