@@ -25,7 +25,7 @@ FLOORS = [
     | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"}
     | {"breakpoints"},
     {"graph", "changes", "root", "carrier", "info", "imagename", "bitmaps", "dirtybitmap"}
-    | {"naming", "imageinfo", "snapshots", "corruption"},
+    | {"naming", "imageinfo", "snapshots", "corruption", "copying"},
     {"job", "export", "objects", "iothread", "throttlegroup"},
     {"plugins"},
     {"yard", "image", "blocking"},

@@ -256,6 +256,124 @@ void by_bitmap_serialise(struct by_bitmap *bitmap, uint64_t at, void *out,
 void by_bitmap_deserialise(struct by_bitmap *bitmap, uint64_t at,
                            const void *in, uint64_t bytes);
 
+/* ---- copying */
+
+/*
+ * A copier moves ranges of bytes from one or several roots to another, on the
+ * target's home loop.  Every job that copies is one of these: what differs is
+ * which ranges, and what may be left out.
+ */
+struct by_copier;
+
+enum by_copy_flag {
+    BY_COPY_OUT_OF_ORDER = 1,  /* writes need not go from front to back */
+    BY_COPY_OFFLOAD = 2,       /* try BY_OP_COPY_RANGE first */
+    BY_COPY_SALVAGE = 4,       /* unreadable sectors become zeroes */
+    BY_COPY_COMPRESSED = 8,    /* write `unit`s flagged BY_REQ_COMPRESSED */
+    BY_COPY_TARGET_ZERO = 16,  /* what is not written reads as zeroes there */
+    BY_COPY_MISSING = 32,      /* only where the target's own layer decides
+                                  nothing (its backing chain is not asked) */
+    BY_COPY_INNER = 64,        /* a drain does not park the requests */
+    BY_COPY_UNCHANGED = 128,   /* BY_REQ_WRITE_UNCHANGED */
+    BY_COPY_COUNT = 256        /* walk the ranges before, for progress' sake */
+};
+
+/* Ascending in the target, without overlaps; gaps are left alone. */
+struct by_copy_range {
+    struct by_root *source;    /* null: zeroes; past its end: zeroes too */
+    uint64_t offset;           /* in source */
+    uint64_t bytes;
+    uint64_t target_offset;
+    uint32_t layers;           /* of source's backing chain: what they do not
+                                  decide is left alone; 0: all is copied */
+    uint32_t reserved;
+};
+
+struct by_copy_params {
+    struct by_root *target;
+    const struct by_copy_range *ranges; /* copied by the call */
+    uint32_t nranges;
+    uint32_t flags;            /* BY_COPY_* */
+    struct by_root *reference; /* or null: what reads the same there, at the
+                                  target's offset, is left alone */
+    uint32_t parallel;         /* requests in flight; 0: 8 */
+    uint32_t unit;             /* writes begin and end at multiples of it, or
+                                  at the end of a range; 0: no matter */
+    uint64_t chunk;            /* bytes read at a time; 0: the default */
+    uint64_t sparse;           /* this many zero bytes in a row become a hole;
+                                  0: zeroes are written as data */
+    uint64_t rate;             /* bytes per second; 0: no limit */
+    uint64_t tag;              /* of its events */
+};
+
+enum by_copy_side { BY_COPY_STATUS = 1, BY_COPY_READ, BY_COPY_WRITE };
+
+struct by_copy_progress {
+    uint64_t done, total;      /* bytes that hold data; total is that of the
+                                  ranges, or with BY_COPY_COUNT of the data */
+    uint64_t failed_at;        /* in the target; valid once it has failed */
+    uint32_t failed_side;      /* enum by_copy_side; 0: nothing failed */
+    uint32_t failed_range;     /* index */
+};
+
+/* BY_EVENT_DONE(tag) ends a copier: 0, -ECANCELED or the first error.  With
+ * SALVAGE there are BY_EVENT_UNREADABLE before it. */
+enum by_copy_event {
+    BY_EVENT_UNREADABLE = 16,        /* a = offset in target, b = bytes */
+    BY_EVENT_UNREADABLE_STATUS = 17
+};
+
+/* Started at once.  Null: no memory, or parameters without sense. */
+struct by_copier *by_copier_start(const struct by_copy_params *params);
+void by_copier_progress(const struct by_copier *copier,
+                        struct by_copy_progress *out);
+void by_copier_set_rate(struct by_copier *copier, uint64_t rate);
+/* true: start no more requests, those in flight end. */
+void by_copier_set_paused(struct by_copier *copier, bool paused);
+/* Start nothing more; BY_EVENT_DONE when nothing is in flight. */
+void by_copier_cancel(struct by_copier *copier);
+/* After BY_EVENT_DONE. */
+void by_copier_free(struct by_copier *copier);
+
+/* ---- comparing */
+
+/*
+ * A comparer looks for the first byte that differs between two roots.  Where
+ * one is shorter than the other, it is taken for zeroes.
+ */
+struct by_comparer;
+
+struct by_compare_params {
+    struct by_root *roots[2];
+    bool strict;               /* what is allocated must be the same too */
+    uint32_t parallel;         /* 0: the default */
+    uint64_t chunk;
+    uint64_t tag;
+};
+
+enum by_compare_end {
+    BY_COMPARE_EQUAL = 0,
+    BY_COMPARE_DIFFERENT = 1,  /* at = the first different sector */
+    BY_COMPARE_STATUS = 2,     /* strict: at = where allocation differs */
+    BY_COMPARE_FAILED = 3      /* at, side and index tell where */
+};
+
+struct by_compare_progress {
+    uint64_t done, total;
+    uint64_t at;
+    uint32_t end;              /* enum by_compare_end, valid once it is over */
+    uint32_t side;             /* BY_COPY_STATUS or BY_COPY_READ */
+    uint32_t index;            /* of the root that failed */
+    uint32_t reserved;
+};
+
+/* Started at once; BY_EVENT_DONE(tag): 0, -ECANCELED or the first error. */
+struct by_comparer *by_comparer_start(const struct by_compare_params *params);
+void by_comparer_progress(const struct by_comparer *comparer,
+                          struct by_compare_progress *out);
+void by_comparer_cancel(struct by_comparer *comparer);
+void by_comparer_free(struct by_comparer *comparer); /* after the event */
+
 /* ---- tracing */
 
 /* Switch names that match a shell pattern; answers how many matched. */

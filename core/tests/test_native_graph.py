@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-PROGRAMS = ["graph_test", "graph_rules", "graph_many", "bitmap_test"]
+PROGRAMS = [
+    "graph_test",
+    "graph_rules",
+    "graph_many",
+    "bitmap_test",
+    "copier_test",
+    "comparer_test",
+]
 
 
 @pytest.mark.parametrize("seed", ["1", "20", "300"])

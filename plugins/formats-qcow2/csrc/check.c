@@ -92,8 +92,7 @@ static int refcounts(struct q2_check *check)
     } else if (check->rebuild && check->fix) {
         q2_tell(check, "ERROR need to rebuild refcount structures\n");
         result = -EIO;
-    } else if (check->fix && (out->leaks || out->corruptions
-                              || check->stale)) {
+    } else if (check->fix && (out->leaks || out->corruptions)) {
         *out = counted;
         result = check->changed ? q2_barrier(check->q) : 0;
         if (result == 0) {
