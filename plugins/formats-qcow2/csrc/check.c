@@ -92,7 +92,8 @@ static int refcounts(struct q2_check *check)
     } else if (check->rebuild && check->fix) {
         q2_tell(check, "ERROR need to rebuild refcount structures\n");
         result = -EIO;
-    } else if (check->fix && (out->leaks || out->corruptions)) {
+    } else if (check->fix && (out->leaks || out->corruptions
+                              || check->stale)) {
         *out = counted;
         result = check->changed ? q2_barrier(check->q) : 0;
         if (result == 0) {

@@ -113,6 +113,9 @@ struct q2_check {
     struct q2_counts disk;      /* refcounts that differ, as they are there */
     struct q2_counts outside;   /* what is referred to behind the file's end:
                                    nothing new is put there */
+    bool outside_unknown;       /* ... and more than could be kept */
+    bool stale;                 /* refcounts behind the file's end that
+                                   nothing accounts for */
     struct q2_seen seen;
     uint64_t *l1;               /* the active one, as in the file */
     uint32_t l1_size;           /* 0: could not be read */

@@ -30,22 +30,27 @@ static bool is_outside(const struct q2_check *check, uint64_t offset,
 }
 
 /* Best effort: a table may well claim more than can be kept. */
-static void avoid(struct q2_check *check, uint64_t offset, uint64_t bytes)
+static void note_outside(struct q2_check *check, uint64_t offset, uint64_t bytes)
 {
     struct q2_counts *outside = &check->outside;
     uint64_t first = q2_cluster(check->q, offset);
     uint64_t last = bytes - 1 > UINT64_MAX - offset
                   ? first : q2_cluster(check->q, offset + bytes - 1);
 
-    if (!(check->fix & BY_QCOW2_FIX_ERRORS)
-        || (!outside->hash && q2_counts_init(outside, 0) < 0)) {
+    if (!check->fix) {
         return;
     }
-    for (uint64_t i = first; i <= last && outside->count < OUTSIDE; i++) {
-        struct q2_granule *granule = q2_counts_make(outside,
-                                                    i >> Q2_GRANULE_BITS);
+    if (!outside->hash && q2_counts_init(outside, 0) < 0) {
+        check->outside_unknown = true;
+        return;
+    }
+    for (uint64_t i = first; i <= last; i++) {
+        struct q2_granule *granule =
+            outside->count < OUTSIDE
+            ? q2_counts_make(outside, i >> Q2_GRANULE_BITS) : NULL;
 
         if (!granule) {
+            check->outside_unknown = true;
             return;
         }
         q2_packed_put(granule->refs, 0, i % Q2_GRANULE, 1);
@@ -95,7 +100,7 @@ int q2_check_add(struct q2_check *check, uint64_t offset, uint64_t bytes,
         return 0;
     }
     if (is_outside(check, offset, bytes)) {
-        avoid(check, offset, bytes);
+        note_outside(check, offset, bytes);
         check->out->corruptions += times;
         for (uint64_t i = 0; i < times && i < SAID; i++) {
             q2_tell(check, "ERROR: counting reference for region exceeding the "
@@ -123,7 +128,7 @@ int q2_check_mark(struct q2_check *check, uint64_t offset, uint64_t bytes)
         return 0;
     }
     if (is_outside(check, offset, bytes)) {
-        avoid(check, offset, bytes);
+        note_outside(check, offset, bytes);
         return 0;
     }
     first = q2_cluster(check->q, offset);

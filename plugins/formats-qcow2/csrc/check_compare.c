@@ -169,6 +169,27 @@ static int one_block(struct sweep *sweep, uint64_t from, uint64_t to)
     return result;
 }
 
+/* Refcounts behind the file's end: leaks as soon as the file is that long.
+ * What tables refer to there is counted as QEMU counts it, and stays. */
+static void behind_the_end(struct sweep *sweep, uint64_t from, uint64_t to)
+{
+    struct q2_check *check = sweep->check;
+    uint64_t entries = 1ull << check->q->refblock_bits;
+
+    for (uint64_t i = to - from; i < entries; i++) {
+        if (!q2_packed_get(sweep->block, check->counts.order, i)
+            || (check->outside.hash
+                && q2_counts_get(&check->outside, from + i))) {
+            continue;
+        }
+        check->stale = true;
+        if (sweep->fix & BY_QCOW2_FIX_LEAKS) {
+            q2_packed_put(sweep->block, check->counts.order, i, 0);
+            sweep->dirty = true;
+        }
+    }
+}
+
 static int one_entry(struct sweep *sweep, uint64_t index, uint64_t from,
                      uint64_t to)
 {
@@ -192,6 +213,9 @@ static int one_entry(struct sweep *sweep, uint64_t index, uint64_t from,
         return 0;
     }
     result = one_block(sweep, from, to);
+    if (result == 0 && sweep->block && !check->outside_unknown) {
+        behind_the_end(sweep, from, to);
+    }
     if (result == 0 && sweep->dirty) {
         result = q2_check_put(check, offset, sweep->block,
                               check->q->cluster_size);

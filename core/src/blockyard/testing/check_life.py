@@ -55,7 +55,10 @@ async def read_only_can_be_lifted(case: Case) -> None:
     if not image.node.driver.reopen_supported():
         raise NotApplicableError("the driver does not support blockdev-reopen")
     before = await image.read(0, 8192)
-    options = visit(BlockdevOptions, case.full_options(**{"read-only": False}))
+    # A reopen wants to hear of the backing file, even of one that the image has named.
+    backing = image.node.children.get("backing")
+    named = {"backing": backing.node.name} if backing is not None else {}
+    options = visit(BlockdevOptions, case.full_options(**{"read-only": False}, **named))
     await case.yard.graph.reopen([options])
     await case.yard.graph.set_root_permissions(
         image.root, image.root.perm | Perm.WRITE, image.root.shared

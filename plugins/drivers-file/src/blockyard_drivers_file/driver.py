@@ -247,16 +247,9 @@ class FileDriver(Driver):
                 "aio=native was specified, but it requires cache.direct=on, "
                 "which was not specified."
             )
-        await in_thread(self._reopen_prepare)
-
-    def _reopen_prepare(self) -> None:
-        self._prepare_file(self._perm)
-        if self._next:
-            try:
-                self.locks.copy(self._next[0])
-            except BaseException:
-                self._drop_next()
-                raise
+        # It has no locks yet: they come with the permissions, which are asked for next.  Locks
+        # of its own would stand in the way of a node that becomes writable.
+        await in_thread(self._prepare_file, self._perm)
 
     def reopen_commit(self) -> None:
         """Use it; a failed flush is forgotten from here on."""
