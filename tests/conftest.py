@@ -128,10 +128,10 @@ class Daemon:
         """Of an export on the unix socket."""
         return f"nbd+unix:///{name}?socket={self.nbd}"
 
-    def serve(self, image, name="disk", *, writable=True, **options):
-        """Open a raw image and export it; its URI."""
+    def serve(self, image, name="disk", *, driver="raw", writable=True, **options):
+        """Open an image and export it; its URI."""
         self.qmp(
-            "blockdev-add", driver="raw", node_name=name, read_only=not writable,
+            "blockdev-add", driver=driver, node_name=name, read_only=not writable,
             file={"driver": "file", "filename": str(image)}, **options,
         )  # fmt: skip
         if not self.nbd.exists():
@@ -183,6 +183,14 @@ def peer(daemon):
         return daemon(*words, program=[find_program("qemu-storage-daemon")])
 
     return start
+
+
+@pytest.fixture
+def qcow2(client, image, tmp_path):
+    """The same disk as a qcow2 image."""
+    path = tmp_path / "disk.qcow2"
+    client("qemu-img", "convert", "-f", "raw", "-O", "qcow2", image, path)
+    return path
 
 
 @pytest.fixture

@@ -133,3 +133,34 @@ for handle in handles:
         # The system's Python has the module, whatever is first on our PATH.
         env={"PATH": "/usr/bin:/bin"},
     )
+
+
+def test_clients_see_the_disk_in_a_qcow2_image(daemon, client, image, qcow2, tmp_path):
+    uri = daemon().serve(qcow2, driver="qcow2")
+    client("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, image)
+    client("nbdcopy", uri, tmp_path / "copy.img")
+    assert (tmp_path / "copy.img").read_bytes() == image.read_bytes()
+
+
+def test_fio_verifies_what_it_writes_to_a_new_qcow2_image(daemon, client, tmp_path):
+    target = tmp_path / "target.qcow2"
+    client("qemu-img", "create", "-q", "-f", "qcow2", target, "16M")
+    server = daemon()
+    uri = server.serve(target, driver="qcow2")
+    client(
+        "fio", "--name=verify", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bs=4k",
+        "--iodepth=16", "--size=16m", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1",
+        cwd=tmp_path,
+    )  # fmt: skip
+    server.stop()
+    client("qemu-img", "check", target)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_daemons_end_leaves_a_qcow2_image_whole(daemon, client, image, qcow2, number):
+    server = daemon()
+    uri = server.serve(qcow2, driver="qcow2")
+    client("qemu-io", "-f", "raw", "-c", "write -P 9 4M 1M", "-c", "discard 0 1M", uri)
+    server.stop(number)
+    assert "No errors were found" in client("qemu-img", "check", qcow2)
+    client("qemu-io", "-f", "qcow2", "-r", "-c", "read -P 9 4M 1M", qcow2)

@@ -73,3 +73,30 @@ def test_nobody_writes_what_a_program_has_open(client, image):
         assert done.returncode == 1
         assert 'Failed to get "write" lock' in done.stderr
     client("qemu-io", "-f", "raw", "-c", "write 0 512", image)
+
+
+@pytest.mark.parametrize(
+    ("words", "lock"), [(["-c", "write 0 512"], '"write"'), (["-r", "-c", "read 0 512"], "shared")]
+)
+def test_qemu_io_may_not_open_an_exported_qcow2_image(holder, client, qcow2, words, lock):
+    """A second writer would hand out the same clusters; a second reader would see half of it."""
+    holder().serve(qcow2, driver="qcow2")
+    done = client("qemu-io", "-f", "qcow2", *words, qcow2, ok=False)
+    assert done.returncode == 1
+    assert f"Failed to get {lock}" in done.stderr
+    assert f"Is another process using the image [{qcow2}]?" in done.stderr
+
+
+@pytest.mark.parametrize(("first", "second"), [("daemon", "peer"), ("peer", "daemon")])
+def test_two_daemons_may_not_open_one_qcow2_image(request, client, qcow2, first, second):
+    request.getfixturevalue(first)().serve(qcow2, driver="qcow2")
+    other = request.getfixturevalue(second)()
+    file = {"driver": "file", "filename": str(qcow2)}
+    text = other.refused("blockdev-add", driver="qcow2", node_name="n", file=file)
+    assert text.startswith('Failed to get "write" lock')
+    client("qemu-img", "info", "-U", qcow2)
+
+
+def test_qemu_img_may_read_beside_an_export_when_it_says_so(daemon, client, image, qcow2):
+    daemon().serve(qcow2, driver="qcow2")
+    client("qemu-img", "compare", "-U", "-f", "qcow2", "-F", "raw", qcow2, image)
