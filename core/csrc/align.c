@@ -11,16 +11,26 @@
 
 #include "graph.h"
 
-enum by_bounce_step { BY_READ_HEAD, BY_READ_TAIL, BY_WRITE_ALL, BY_READ_ALL };
+/* In this order; those with a name of an event do no more than announce it. */
+enum by_bounce_step {
+    BY_BEGIN,
+    BY_RMW_HEAD, BY_RMW_TAIL_TOO, BY_READ_HEAD, BY_RMW_AFTER_HEAD,
+    BY_RMW_AFTER_TAIL_TOO,
+    BY_RMW_TAIL, BY_READ_TAIL, BY_RMW_AFTER_TAIL,
+    BY_PWRITEV, BY_WRITE_ALL, BY_PWRITEV_DONE, BY_BOUNCED
+};
 
 struct by_bounce {
     struct by_frame frame;
     struct by_inode *inode;
     struct by_request *req;
     struct by_request inner;
+    struct by_task resume;      /* behind an event that was held */
     struct iovec iov;
     char *buffer;
     uint64_t from, to;          /* the whole blocks */
+    bool head, tail;            /* covered in part */
+    bool together;              /* one read brings both */
     enum by_bounce_step step;
 };
 
@@ -105,7 +115,6 @@ static int transfer(struct by_bounce *b, uint8_t op, uint64_t from,
 
 static int write_all(struct by_bounce *b)
 {
-    b->step = BY_WRITE_ALL;
     if (b->req->op == BY_OP_WRITE_ZEROES) {
         memset(b->buffer + (b->req->offset - b->from), 0, b->req->bytes);
     } else {
@@ -114,50 +123,81 @@ static int write_all(struct by_bounce *b)
     return transfer(b, BY_OP_WRITE, b->from, b->to);
 }
 
-static int read_tail(struct by_bounce *b)
-{
-    uint64_t block = b->inode->plan[BY_OP_WRITE].align_mask + 1;
-    uint64_t end = b->req->offset + b->req->bytes;
-    bool read_already = b->req->offset != b->from && b->to - b->from == block;
-
-    b->step = BY_READ_TAIL;
-    if (end == b->to || read_already) {
-        return 0;
-    }
-    return transfer(b, BY_OP_READ, b->to - block, b->to);
-}
-
 static int read_head(struct by_bounce *b)
 {
     uint64_t block = b->inode->plan[BY_OP_WRITE].align_mask + 1;
 
-    b->step = BY_READ_HEAD;
-    if (b->req->offset == b->from) {
+    return transfer(b, BY_OP_READ, b->from,
+                    b->together ? b->to : b->from + block);
+}
+
+static int read_tail(struct by_bounce *b)
+{
+    uint64_t block = b->inode->plan[BY_OP_WRITE].align_mask + 1;
+
+    return transfer(b, BY_OP_READ, b->to - block, b->to);
+}
+
+static void resumed(struct by_task *task)
+{
+    struct by_bounce *b = task->owner;
+
+    by_complete(b->req, 0);
+}
+
+/* An event of this node's, if it is to be: 0, or BY_PENDING when it is held. */
+static int announce(struct by_bounce *b, bool wanted, uint32_t event)
+{
+    b->resume.run = resumed;
+    b->resume.owner = b;
+    return wanted && by_debug_stop(&b->inode->node, event, &b->resume)
+        ? BY_PENDING : 0;
+}
+
+static int take_step(struct by_bounce *b)
+{
+    bool too = b->together && b->tail, apart = !b->together && b->tail;
+
+    switch (b->step) {
+    case BY_RMW_HEAD:
+        return announce(b, b->head, BY_DEBUG_PWRITEV_RMW_HEAD);
+    case BY_RMW_TAIL_TOO:
+        return announce(b, too, BY_DEBUG_PWRITEV_RMW_TAIL);
+    case BY_READ_HEAD:
+        return b->head || b->together ? read_head(b) : 0;
+    case BY_RMW_AFTER_HEAD:
+        return announce(b, b->head, BY_DEBUG_PWRITEV_RMW_AFTER_HEAD);
+    case BY_RMW_AFTER_TAIL_TOO:
+        return announce(b, too, BY_DEBUG_PWRITEV_RMW_AFTER_TAIL);
+    case BY_RMW_TAIL:
+        return announce(b, apart, BY_DEBUG_PWRITEV_RMW_TAIL);
+    case BY_READ_TAIL:
+        return apart ? read_tail(b) : 0;
+    case BY_RMW_AFTER_TAIL:
+        return announce(b, apart, BY_DEBUG_PWRITEV_RMW_AFTER_TAIL);
+    case BY_PWRITEV:
+        return announce(b, b->head || b->tail, BY_DEBUG_PWRITEV);
+    case BY_WRITE_ALL:
+        return write_all(b);
+    case BY_PWRITEV_DONE:
+        return announce(b, b->head || b->tail, BY_DEBUG_PWRITEV_DONE);
+    default:
         return 0;
     }
-    return transfer(b, BY_OP_READ, b->from, b->from + block);
 }
 
 /* One step's result leads to the next, until one is pending or the last. */
 static int advance(struct by_bounce *b, int result)
 {
-    while (result == 0) {
-        switch (b->step) {
-        case BY_READ_HEAD:
-            result = read_tail(b);
-            break;
-        case BY_READ_TAIL:
-            result = write_all(b);
-            if (result == 0) {
-                return 0;
-            }
-            break;
-        case BY_READ_ALL:
+    if (b->req->op == BY_OP_READ) {
+        if (result == 0) {
             copy_payload(b, false);
-            return 0;
-        case BY_WRITE_ALL:
-            return 0;
         }
+        return result;
+    }
+    while (result == 0 && b->step < BY_BOUNCED) {
+        b->step++;
+        result = take_step(b);
     }
     return result;
 }
@@ -195,18 +235,20 @@ static int bounce(struct by_inode *inode, struct by_request *req)
     b->req = req;
     b->from = req->offset & ~mask;
     b->to = (req->offset + req->bytes + mask) & ~mask;
+    b->head = req->offset != b->from;
+    b->tail = req->offset + req->bytes != b->to;
+    b->together = b->head && b->tail && b->to - b->from <= 2 * (mask + 1);
+    b->step = BY_BEGIN;
     b->buffer = by_buffer_get(req->loop, b->to - b->from);
     if (!b->buffer) {
         by_frame_pop(req);
         return -ENOMEM;
     }
-    if (req->op == BY_OP_READ) {
-        b->step = BY_READ_ALL;
-        result = transfer(b, BY_OP_READ, b->from, b->to);
-    } else {
-        result = read_head(b);
+    result = req->op == BY_OP_READ
+        ? transfer(b, BY_OP_READ, b->from, b->to) : 0;
+    if (result != BY_PENDING) {
+        result = advance(b, result);
     }
-    result = advance(b, result);
     if (result != BY_PENDING) {
         drop(b);
         by_frame_pop(req);

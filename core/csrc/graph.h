@@ -212,6 +212,12 @@ extern const struct iovec by_zero_iov;
  * false when memory is out */
 bool by_fua_push(struct by_inode *inode, struct by_request *req);
 
+/* debug.c: does anybody listen to the node's events? */
+bool by_debug_heard(const struct by_node *node);
+/* A write with its events around it; step is how it goes on. */
+int by_debug_write(struct by_inode *inode, struct by_request *req,
+                   int (*step)(struct by_inode *, struct by_request *));
+
 /* copy.c */
 int by_copy(struct by_inode *inode, struct by_request *req);
 

@@ -73,6 +73,7 @@ static bool needs_prepare(const struct by_inode *inode, int op)
     case BY_OP_WRITE:
         return inode->detect_zeroes
             || __atomic_load_n(&inode->threshold, __ATOMIC_RELAXED)
+            || by_debug_heard(&inode->node)
             || (ops->capabilities & BY_CAP_REPEATS_READS)
             || __atomic_load_n(&inode->frozen, __ATOMIC_RELAXED);
     case BY_OP_FLUSH:
@@ -144,7 +145,7 @@ struct by_node *by_node_create(const struct by_node_ops *ops, void *state,
 {
     struct by_inode *inode;
 
-    if (!ops || ops->size < sizeof(*ops) || ops->abi != BY_ABI_VERSION) {
+    if (!ops || ops->size < BY_NODE_OPS_LEAST || ops->abi != BY_ABI_VERSION) {
         return NULL;
     }
     inode = calloc(1, sizeof(*inode));
@@ -221,6 +222,7 @@ void by_node_set_child(struct by_node *node, uint32_t slot,
     if (slot < node->nchildren) {
         __atomic_store_n(&by_inode(node)->children[slot], child,
                          __ATOMIC_RELEASE);
+        follow_settings(by_inode(node), BY_OP_WRITE);
     }
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 PROGRAMS = [
+    "debug_test",
     "graph_test",
     "graph_rules",
     "graph_many",
