@@ -15,6 +15,7 @@
 struct q2_new_entry {
     uint64_t entry, bitmap;
     bool keep;                  /* the host cluster */
+    bool part;                  /* other subclusters are not concerned */
 };
 
 /* The subclusters of [from, to) in the cluster that begins at `start`. */
@@ -36,7 +37,7 @@ static int part_of_cluster(const struct q2_run *run, uint32_t bits,
     if (run->kind == Q2_KIND_COMPRESSED) {
         return -ENOTSUP;
     }
-    new->keep = true;
+    new->keep = new->part = true;
     new->entry = run->entry;
     new->bitmap = (run->bitmap & ~(uint64_t)bits) | (uint64_t)bits << 32;
     return new->bitmap != run->bitmap;
@@ -92,7 +93,7 @@ static bool passes_on(const struct by_qcow2 *q, const struct q2_emptying *e,
 {
     return (q->set.pass_discard & (1u << BY_QCOW2_DISCARD_REQUEST))
         && (q->set.data_file || (new->keep && q->set.discard_no_unref))
-        && (e->discard || e->unmap);
+        && (e->discard || e->unmap) && !new->part;
 }
 
 /* A discard is a hint: its failure is nobody's. */

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's programs, which images are exchanged with, a storage daemon to be asked, native tests."""
 
+import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -8,7 +10,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import anyio.from_thread
 import pytest
+
+from blockyard import Yard
+from blockyard.entrypoints import implementation
+from blockyard.schema import visit
+from blockyard.schema.block import BlockdevCreateOptions
+from blockyard.schema.qom import ObjectOptions
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +114,47 @@ def peer():
     found = Peer(find_program("qemu-storage-daemon", "BLOCKYARD_QSD"))
     yield found
     found.end()
+
+
+class Place:
+    """A yard on a thread of its own, called from tests that are not asynchronous."""
+
+    def __init__(self):
+        self.stack = contextlib.ExitStack()
+        self.portal = self.stack.enter_context(anyio.from_thread.start_blocking_portal())
+        self.yard = self.stack.enter_context(self.portal.wrap_async_context_manager(Yard()))
+
+    def ask(self, function, *args, **more):
+        """The answer of a function, asynchronous or not, in the yard's thread."""
+        return self.portal.call(functools.partial(function, *args, **more))
+
+    def add_object(self, **options):
+        """object-add."""
+        self.ask(self.yard.objects.add, visit(ObjectOptions, dashed(options)))
+
+    @contextlib.contextmanager
+    def open(self, options=None, /, **more):
+        """An image, closed at the end; ``ask(image.read, ...)`` uses it."""
+        image = self.ask(self.yard.open, options, **more)
+        try:
+            yield image
+        finally:
+            self.ask(image.close)
+
+    def create(self, driver, **options):
+        """blockdev-create, to its end; children are given in full."""
+        given = visit(BlockdevCreateOptions, {"driver": driver, **dashed(options)})
+        made = implementation(self.yard.registry.driver(driver))
+        self.ask(made.create, given.u, self.yard)
+
+
+def dashed(options):
+    return {name.replace("_", "-"): value for name, value in options.items()}
+
+
+@pytest.fixture(scope="module")
+def place():
+    """One yard for the tests of a file."""
+    found = Place()
+    yield found
+    found.stack.close()
