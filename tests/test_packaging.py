@@ -59,6 +59,8 @@ def test_the_plugins_are_found(environment: Path) -> None:
         "nbd",
         "luks",
         "secret",
+        "throttle",
+        "throttle-group",
     } <= found
 
 

@@ -23,10 +23,10 @@ FLOORS = [
     | {"entrypoints", "activation", "trace"},
     {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
     | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"}
-    | {"breakpoints"},
+    | {"breakpoints", "filterdriver"},
     {"graph", "changes", "root", "carrier", "info", "imagename", "bitmaps", "dirtybitmap"}
     | {"naming", "imageinfo", "snapshots", "corruption", "copying"},
-    {"job", "export", "objects", "iothread", "throttlegroup"},
+    {"job", "export", "objects", "iothread"},
     {"plugins"},
     {"yard", "image", "blocking"},
     {"testing"},

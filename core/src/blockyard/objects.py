@@ -74,6 +74,10 @@ class Object(abc.ABC):
         """Whether something depends on it, so that it must not be deleted."""
         return False
 
+    def in_use_error(self) -> str:
+        """What to tell whoever wants to delete it while it is in use."""
+        return f"object '{self.id}' is in use, can not be deleted"
+
     def properties(self) -> dict[str, Property]:
         """Its properties by name, ``type`` left out."""
         return {}
@@ -145,7 +149,7 @@ class Objects:
         """
         found = self.get(object_id)
         if found.in_use():
-            raise Busy(f"object '{object_id}' is in use, can not be deleted")
+            raise Busy(found.in_use_error())
         await self._end(found)
 
     async def close(self) -> None:

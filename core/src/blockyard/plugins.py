@@ -72,6 +72,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "raw": "blockyard-formats-raw",
         "luks": "blockyard-formats-luks",
         "qcow2": "blockyard-formats-qcow2",
+        "throttle": "blockyard-filters-throttle",
     },
     "exports": {
         "nbd": "blockyard-exports-nbd",
@@ -79,7 +80,10 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "fuse": "blockyard-exports-fuse",
         "vduse-blk": "blockyard-exports-vduse",
     },
-    "objects": {"secret": "blockyard-objects-secret"},
+    "objects": {
+        "secret": "blockyard-objects-secret",
+        "throttle-group": "blockyard-filters-throttle",
+    },
     "jobs": dict.fromkeys(("backup", "commit", "mirror", "stream", "amend"), "blockyard-jobs"),
 }
 

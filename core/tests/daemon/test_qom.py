@@ -152,7 +152,6 @@ LISTS = [
     ("qom-list-properties", {"typename": "iothread"}),
     ("qom-list-properties", {"typename": "main-loop"}),
     ("qom-list-properties", {"typename": "monitor-qmp"}),
-    ("qom-list-properties", {"typename": "throttle-group"}),
     ("qom-list-properties", {"typename": "chardev-socket"}),
     ("qom-list-properties", {"typename": "container"}),
 ]
@@ -171,7 +170,7 @@ def test_types_say_what_they_derive_from(client: Any) -> None:
     creatable = by_name(client.run("qom-list-types", implements="user-creatable"))
     loops = by_name(client.run("qom-list-types", implements="event-loop-base"))
 
-    assert {"iothread", "main-loop", "monitor-qmp", "throttle-group"} <= set(creatable)
+    assert {"iothread", "main-loop", "monitor-qmp"} <= set(creatable)
     assert {"iothread", "main-loop"} == set(loops)
     assert "chardev-fd" not in by_name(client.run("qom-list-types"))
 
