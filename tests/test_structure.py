@@ -28,7 +28,7 @@ FLOORS = [
     | {"naming", "imageinfo", "snapshots", "corruption", "copying"},
     {"job", "export", "objects", "iothread"},
     {"plugins"},
-    {"yard", "image", "blocking"},
+    {"yard", "image", "blocking", "newimage", "newoverlay"},
     {"testing"},
     {"commands", "chardev"},
     {"daemon", "cli"},

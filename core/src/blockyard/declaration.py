@@ -16,6 +16,7 @@ from blockyard.request import Limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from blockyard.creation import Creation
     from blockyard.node import Driver
 
 __all__ = ["ChildSpec", "DriverType", "Opened"]
@@ -72,6 +73,9 @@ class DriverType:
     #: without ``driver``; it raises a BlockyardError for a bad one.  None: the option
     #: ``filename`` is what follows the prefix and its colon.
     parse_filename: Callable[[str], dict[str, Any]] | None = None
+    #: ``"module:NAME"`` of a :class:`blockyard.creation.Creation`: how people make and
+    #: amend images of it.  None: nobody makes such images.
+    creation: str | Creation | None = None
 
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)

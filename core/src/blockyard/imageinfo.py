@@ -12,6 +12,7 @@ from blockyard.errors import BlockyardError, ImageIOError
 from blockyard.imagename import absolute
 from blockyard.naming import Names, names_of
 from blockyard.permission import Role
+from blockyard.schema.order import dict_order
 from blockyard.snapshots import snapshots_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,22 @@ class Images:
                 self._infos[each] = own if below is None else {**own, "backing-image": below}
             below = self._infos[each]
         return self._infos[node]
+
+    async def tree(self, node: Node) -> dict[str, Any]:
+        """QAPI BlockGraphInfo: the node's own, and that of each child inside ``children``.
+
+        :raises BlockyardError: if an image cannot be asked.
+        """
+        top: dict[str, Any] = {**await self._own(node), "children": []}
+        waiting = [(node, top)]
+        while waiting:
+            each, told = waiting.pop()
+            for name in dict_order(list(each.children)):
+                below = each.children[name].node
+                info = {**await self._own(below), "children": []}
+                told["children"].append({"name": name, "info": info})
+                waiting.append((below, info))
+        return top
 
     async def _own(self, node: Node) -> dict[str, Any]:
         info: dict[str, Any] = {

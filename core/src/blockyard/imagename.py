@@ -32,6 +32,7 @@ __all__ = [
     "directory",
     "image_options",
     "nested_options",
+    "protocol_of",
     "visited",
     "with_protocol",
 ]
@@ -92,6 +93,17 @@ async def image_options(registry: Any, name: str, fmt: str = "") -> dict[str, An
     else:
         file = {"driver": device or "file", "filename": name}
     return {"driver": fmt, "file": file} if fmt else {"file": file}
+
+
+async def protocol_of(registry: Any, name: str) -> DriverType:
+    """The driver of what the name alone names, no format looked at: ``file`` for a path.
+
+    :raises InvalidOption: if the name's protocol is not known.
+    """
+    device = await _device(name)
+    if device is None and has_protocol(name):
+        return _find_protocol(registry, name.partition(":")[0])
+    return registry.driver(device or "file")  # type: ignore[no-any-return]
 
 
 def visited(options: dict[str, Any], registry: Any = None) -> Any:

@@ -190,6 +190,17 @@ class ImageWork:
         """
         raise Unsupported(f"Block driver '{cls.driver_name()}' does not support size measurement")
 
+    # -- taking away
+
+    @classmethod
+    async def remove(cls, options: Mapping[str, Any]) -> None:
+        """Take away an image that ``create`` made, because what was to lie in it failed.
+
+        ``options`` are those of blockdev-add.  By default nothing is done.
+
+        :raises BlockyardError: if it fails.
+        """
+
     @classmethod
     def driver_name(cls) -> str:
         """The name for texts of class methods; the declaration's."""

@@ -254,7 +254,8 @@ static int submit(struct by_node *node, struct by_request *req)
     switch (req->op) {
     case BY_OP_READ:
     case BY_OP_WRITE:
-        return transfer(node, req);
+        /* Opened to tell about itself: there is no key. */
+        return luks_of(node)->crypto ? transfer(node, req) : -EACCES;
     case BY_OP_TRUNCATE:
         return resize(node, req);
     case BY_OP_PREFETCH:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from blockyard.errors import BlockyardError, InvalidOption, Unsupported, from_errno
+from blockyard.errors import BlockyardError, InvalidOption, Unsupported, from_errno, from_os_error
 from blockyard.fdset import FD_SETS
 from blockyard.node import Driver, Opened
 from blockyard.permission import ALL, NONE, Perm
@@ -25,6 +25,9 @@ from blockyard_drivers_file.create import create_file
 from blockyard_drivers_file.locks import FileLocks
 from blockyard_drivers_file.native import ffi, lib
 from blockyard_drivers_file.opening import Access, in_thread, look, open_checked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["FileDriver", "HostCdromDriver", "HostDeviceDriver"]
 
@@ -327,6 +330,17 @@ class FileDriver(Driver):
         """
         await in_thread(create_file, options)
 
+    @classmethod
+    async def remove(cls, options: Mapping[str, Any]) -> None:
+        """Unlink the file.
+
+        :raises ImageIOError: if that fails.
+        """
+        try:
+            await in_thread(os.unlink, options["filename"])
+        except OSError as error:
+            raise from_os_error(error) from error
+
 
 class HostDeviceDriver(FileDriver):
     """Block and character devices."""
@@ -348,6 +362,10 @@ class HostDeviceDriver(FileDriver):
         :raises Unsupported: always.
         """
         await Driver.create.__func__(cls, options, yard)  # type: ignore[attr-defined]
+
+    @classmethod
+    async def remove(cls, options: Mapping[str, Any]) -> None:
+        """A device's node in the file system is not an image."""
 
 
 class HostCdromDriver(HostDeviceDriver):

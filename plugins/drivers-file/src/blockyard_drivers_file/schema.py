@@ -105,6 +105,7 @@ FILE = DriverType(
     options=BlockdevOptionsFile,
     implementation="blockyard_drivers_file.driver:FileDriver",
     create_options=BlockdevCreateOptionsFile,
+    creation="blockyard_drivers_file.creation:FILE",
     mutable_options=_MUTABLE,
 )
 
@@ -114,6 +115,7 @@ HOST_DEVICE = DriverType(
     prefixes=("host_device",),
     options=BlockdevOptionsFile,
     implementation="blockyard_drivers_file.driver:HostDeviceDriver",
+    creation="blockyard.creation:EXISTING",
     mutable_options=_MUTABLE,
 )
 
@@ -123,5 +125,6 @@ HOST_CDROM = DriverType(
     prefixes=("host_cdrom",),
     options=BlockdevOptionsFile,
     implementation="blockyard_drivers_file.driver:HostCdromDriver",
+    creation="blockyard.creation:EXISTING",
     mutable_options=_MUTABLE,
 )

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from blockyard.errors import InvalidOption
 from blockyard.node import DriverType
 from blockyard.schema.declare import Uint64, struct
 
@@ -24,9 +27,22 @@ class BlockdevOptionsNull:
     read_zeroes: bool | None = None
 
 
+def _parse(name: str) -> dict[str, Any]:
+    """There is nothing to be said in a name.
+
+    :raises InvalidOption: if it says something.
+    """
+    driver = name.partition(":")[0]
+    if name != f"{driver}://":
+        raise InvalidOption(f"The only allowed filename for this driver is '{driver}://'")
+    return {}
+
+
 NULL_CO = DriverType(
     name="null-co",
     kind="protocol",
+    prefixes=("null-co",),
+    parse_filename=_parse,
     options=BlockdevOptionsNull,
     implementation="blockyard_drivers_null.driver:NullDriver",
 )
@@ -34,6 +50,8 @@ NULL_CO = DriverType(
 NULL_AIO = DriverType(
     name="null-aio",
     kind="protocol",
+    prefixes=("null-aio",),
+    parse_filename=_parse,
     options=BlockdevOptionsNull,
     implementation="blockyard_drivers_null.driver:NullDriver",
 )

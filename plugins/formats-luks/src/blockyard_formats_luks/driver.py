@@ -64,9 +64,7 @@ class LuksDriver(Driver):
 
         :raises BlockyardError: with QEMU's text.
         """
-        if self.options.key_secret is None:
-            raise InvalidOption("Parameter 'key-secret' is required for cipher")
-        word = passphrase(self.node.graph.objects, self.options.key_secret)
+        word = None if self.node.without_contents else self._passphrase()
         async with storage_in(self.node.graph.carrier, self.header) as storage:
             self._volume = await open_luks(
                 storage.read, word, detached="header" in self.node.children
@@ -76,6 +74,11 @@ class LuksDriver(Driver):
         except BaseException:
             await self.close()
             raise
+
+    def _passphrase(self) -> bytes:
+        if self.options.key_secret is None:
+            raise InvalidOption("Parameter 'key-secret' is required for cipher")
+        return passphrase(self.node.graph.objects, self.options.key_secret)
 
     def _opened(self, volume: Volume) -> Opened:
         length = self._length()

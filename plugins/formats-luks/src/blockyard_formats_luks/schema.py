@@ -58,6 +58,7 @@ LUKS = DriverType(
     options=BlockdevOptionsLUKS,
     implementation="blockyard_formats_luks.driver:LuksDriver",
     create_options=BlockdevCreateOptionsLUKS,
+    creation="blockyard_formats_luks.creation:LUKS",
     amend_options=QCryptoBlockAmendOptionsLUKS,
     image_info_type=QCryptoBlockInfoLUKS,
     children=(ChildSpec(name="file"), ChildSpec(name="header", role=Role.METADATA, optional=True)),

@@ -99,7 +99,7 @@ class Qcow2Driver(Qcow2Work):
             return {}
         if self.node.children["file"].role & Role.DATA:
             self.node.children["file"].role &= ~Role.DATA
-        if extensions.data_file is None:
+        if extensions.data_file is None or self.node.without_contents:
             return {}
         return {"data-file": await self.data_file_options(extensions.data_file)}
 
@@ -156,13 +156,16 @@ class Qcow2Driver(Qcow2Work):
                 return await access.read(offset, there) if there else b""
 
             self._cipher = await open_cipher(
-                self.found, self.options.encrypt, node.graph.objects, read
+                self.found,
+                self.options.encrypt,
+                None if node.without_contents else node.graph.objects,
+                read,
             )
         self._image = await OpenImage.open(
             addresses(node), self.found, read_only=not node.writable, tag=self._tag
         )
         self._bitmaps = ImageBitmaps(self._image)
-        if self._cipher is not None:
+        if self._cipher is not None and self._cipher.address:
             lib.by_qcow2_set_crypto(self._image.native, self._cipher.address)
 
     async def _make_ready(self) -> None:

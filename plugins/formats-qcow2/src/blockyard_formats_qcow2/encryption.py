@@ -69,7 +69,7 @@ async def open_cipher(
     """The cipher of an encrypted image, with ``address`` and ``close()``; None for others.
 
     ``encrypt`` is the option, ``read(offset, length)`` reads the image's file.  Of a LUKS
-    image it is a ``Volume``, which has ``info`` besides.
+    image it is a ``Volume``, which has ``info`` besides; without ``objects`` it has no key.
 
     :raises BlockyardError: with QEMU's text.
     """
@@ -79,7 +79,8 @@ async def open_cipher(
         if found.extensions.crypto is None:
             raise InvalidOption(f"Missing CRYPTO header for crypt method {method}")
         part = inside(read, *found.extensions.crypto)
-        return await luks().open_luks(part, secret(objects, name))
-    if method == Crypt.AES:
+        word = secret(objects, name) if objects is not None else None
+        return await luks().open_luks(part, word)
+    if method == Crypt.AES and objects is not None:
         return luks().legacy_aes(secret(objects, name))
     return None

@@ -295,6 +295,7 @@ QCOW2 = DriverType(
     options=BlockdevOptionsQcow2,
     implementation="blockyard_formats_qcow2.driver:Qcow2Driver",
     create_options=BlockdevCreateOptionsQcow2,
+    creation="blockyard_formats_qcow2.creation:QCOW2",
     image_info_type=ImageInfoSpecificQCow2,
     children=(
         ChildSpec(name="file"),

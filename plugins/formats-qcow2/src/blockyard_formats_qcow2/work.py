@@ -85,7 +85,8 @@ class Qcow2Work(Driver):
 
         :raises InvalidOption: with QEMU's text.
         """
-        if found.header.has_data_file and "data-file" not in self.node.children:
+        missing = found.header.has_data_file and "data-file" not in self.node.children
+        if missing and not self.node.without_contents:
             raise InvalidOption("'data-file' is required for this image")
 
     async def data_file_options(self, name: str) -> dict[str, Any]:

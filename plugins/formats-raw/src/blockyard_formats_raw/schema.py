@@ -42,6 +42,7 @@ RAW = DriverType(
     options=BlockdevOptionsRaw,
     implementation="blockyard_formats_raw.driver:RawDriver",
     create_options=BlockdevCreateOptionsRaw,
+    creation="blockyard_formats_raw.creation:RAW",
     children=(ChildSpec(name="file"),),
     mutable_options=("offset", "size"),
 )

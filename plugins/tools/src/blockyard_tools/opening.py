@@ -48,6 +48,8 @@ class How:
     backing: bool = True
     #: False: the image is only asked about; what is encrypted stays so.
     contents: bool = True
+    #: Who warns of what is deprecated.
+    program: str = "qemu-img"
     #: More options of the node, before what the name says (discard, detect-zeroes...).
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
@@ -74,7 +76,7 @@ async def open_image(
     options = dict(how.options)
     named: str | None = name
     if how.image_opts:
-        options = {**image_options(name), **options}
+        options = {**image_options(name, how.program), **options}
         named = None
     if perm is None:
         perm = Perm.CONSISTENT_READ
@@ -118,14 +120,14 @@ def parse_cache(program: str, mode: str, what: str = "cache") -> str:
     return mode
 
 
-def image_options(text: str) -> dict[str, Any]:
+def image_options(text: str, program: str = "") -> dict[str, Any]:
     """The options in an ``--image-opts`` string; their values are texts.
 
-    :raises BlockyardError: with QEMU's text.
+    ``program`` is who warns of a key that stands alone; nobody if empty.
     """
-    from blockyard_tools.legacy import parse_legacy
+    from blockyard.schema.legacy import parse_legacy
 
-    values = dict(parse_legacy(text, implied="file"))
+    values = dict(parse_legacy(text, implied="file", program=program))
     values.pop("id", None)
     return values
 

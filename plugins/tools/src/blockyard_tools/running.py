@@ -9,9 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Concatenate
 
+    from blockyard.daemon.tracing import Tracing
     from blockyard.yard import Yard
 
-__all__ = ["run", "run_in_yard"]
+__all__ = ["run", "run_in_yard", "tracing"]
+
+#: What ``-T`` has turned on; each yard that is made afterwards takes part.
+tracing: Tracing | None = None
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -36,4 +40,6 @@ async def run_in_yard(body: Callable[[Yard], Awaitable[_T]]) -> _T:
     from blockyard.yard import Yard
 
     async with Yard() as yard:
+        if tracing is not None:
+            tracing.attach(yard)
         return await body(yard)

@@ -3,7 +3,7 @@
 
 import pytest
 
-from blockyard_tools.legacy import parse_legacy, wants_help
+from blockyard.schema.legacy import list_ok, parse_legacy, wants_help
 
 
 @pytest.mark.parametrize(
@@ -26,16 +26,23 @@ def test_the_first_value_may_omit_its_key() -> None:
 
 
 def test_a_key_alone_is_on_or_off_and_deprecated(capsys: pytest.CaptureFixture[str]) -> None:
-    known = ("fast", "nocow")
-    assert parse_legacy("fast,nofast,nocow", None, known, "qemu-img") == [
-        ("fast", "on"),
-        ("fast", "off"),
-        ("nocow", "on"),
-    ]
-    assert capsys.readouterr().err.startswith(
+    assert parse_legacy("fast,nofast", program="qemu-img") == [("fast", "on"), ("fast", "off")]
+    assert capsys.readouterr().err == (
         "qemu-img: warning: short-form boolean option 'fast' deprecated\n"
         "Please use fast=on instead\n"
+        "qemu-img: warning: short-form boolean option 'nofast' deprecated\n"
+        "Please use fast=off instead\n"
     )
+
+
+@pytest.mark.parametrize("text", ["a", "a=1,b=2", "a=1,,"])
+def test_a_list_may_be_put_together_with_others(text: str) -> None:
+    assert list_ok(text)
+
+
+@pytest.mark.parametrize("text", ["", ",", ",,", "a,", ",a", "a,,,"])
+def test_a_list_that_begins_or_ends_with_a_comma_may_not(text: str) -> None:
+    assert not list_ok(text)
 
 
 @pytest.mark.parametrize("text", ["help", "?", "a=1,help", "help,a=1", "a=1,?,b=2"])

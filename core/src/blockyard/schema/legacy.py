@@ -12,26 +12,25 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["parse_legacy", "wants_help"]
+__all__ = ["list_ok", "parse_legacy", "wants_help"]
 
 _ITEM = re.compile(r"(?P<key>[^=,]*)(?:=(?P<value>(?:[^,]|,,)*))?(?:,|\Z)", re.DOTALL)
 _FIRST = re.compile(r"(?P<value>(?:[^,]|,,)*)(?:,|\Z)", re.DOTALL)
 
 
 def parse_legacy(
-    text: str, implied: str | None = None, known: Collection[str] | None = None, program: str = ""
+    text: str, implied: str | None = None, *, program: str = ""
 ) -> list[tuple[str, str]]:
     """The pairs in ``text``, in order.
 
     ``implied`` is the key that the first value may omit.  A key that stands alone is
-    told to standard error as deprecated, if ``program`` says who tells it; ``known``
-    are the keys that there are: ``no`` before one of those is a negation.
+    told to standard error as deprecated, if ``program`` says who tells it.
 
     :raises InvalidOption: never; any text is something.
     """
-    return [_pair(*item, known, program) for item in _items(text, implied)]
+    return [_pair(*item, program) for item in _items(text, implied)]
 
 
 def _items(text: str, implied: str | None) -> Iterator[tuple[str, str | None]]:
@@ -49,14 +48,10 @@ def _items(text: str, implied: str | None) -> Iterator[tuple[str, str | None]]:
         yield key, None if value is None else value.replace(",,", ",")
 
 
-def _pair(
-    key: str, value: str | None, known: Collection[str] | None, program: str
-) -> tuple[str, str]:
+def _pair(key: str, value: str | None, program: str) -> tuple[str, str]:
     if value is not None:
         return key, value
-    found, meant = key, "on"
-    if known is not None and key not in known and key.startswith("no") and key[2:] in known:
-        found, meant = key[2:], "off"
+    found, meant = (key[2:], "off") if key.startswith("no") else (key, "on")
     if program:
         sys.stdout.flush()
         print(
@@ -71,3 +66,12 @@ def _pair(
 def wants_help(text: str) -> bool:
     """Whether ``help`` or ``?`` stands in a list of options."""
     return any(key in ("help", "?") and value is None for key, value in _items(text, None))
+
+
+def list_ok(text: str) -> bool:
+    """Whether ``text`` can be one of several lists that are put together with commas.
+
+    It is not empty, and neither begins nor ends with a comma that separates.
+    """
+    trailing = len(text) - len(text.rstrip(","))
+    return bool(text) and not text.startswith(",") and trailing % 2 == 0
