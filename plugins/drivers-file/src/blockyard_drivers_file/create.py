@@ -13,7 +13,7 @@ from blockyard.permission import ALL, Perm
 from blockyard_drivers_file.locks import FileLocks
 from blockyard_drivers_file.native import ffi, lib
 
-__all__ = ["PREALLOCATION", "create_file", "resize_error"]
+__all__ = ["PREALLOCATION", "create_file", "remove_file", "resize_error"]
 
 #: QAPI's PreallocMode -> enum by_prealloc.
 PREALLOCATION = {"off": 0, "metadata": 1, "falloc": 2, "full": 3}
@@ -61,6 +61,17 @@ def create_file(options: Any) -> None:
         _fill(fd, options, hint)
     finally:
         FD_SETS.close(fd)
+
+
+def remove_file(filename: str) -> None:
+    """Unlink a file.
+
+    :raises ImageIOError: if that fails.
+    """
+    try:
+        os.unlink(filename)
+    except OSError as error:
+        raise from_os_error(error) from error
 
 
 def _create(filename: str) -> int:

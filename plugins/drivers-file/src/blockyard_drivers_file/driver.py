@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from blockyard.errors import BlockyardError, InvalidOption, Unsupported, from_errno, from_os_error
+from blockyard.errors import BlockyardError, InvalidOption, Unsupported, from_errno
 from blockyard.fdset import FD_SETS
 from blockyard.node import Driver, Opened
 from blockyard.permission import ALL, NONE, Perm
 from blockyard.request import Limits
-from blockyard_drivers_file.create import create_file
+from blockyard_drivers_file.create import create_file, remove_file
 from blockyard_drivers_file.locks import FileLocks
 from blockyard_drivers_file.native import ffi, lib
 from blockyard_drivers_file.opening import Access, in_thread, look, open_checked
@@ -332,14 +332,9 @@ class FileDriver(Driver):
 
     @classmethod
     async def remove(cls, options: Mapping[str, Any]) -> None:
-        """Unlink the file.
-
-        :raises ImageIOError: if that fails.
-        """
-        try:
-            await in_thread(os.unlink, options["filename"])
-        except OSError as error:
-            raise from_os_error(error) from error
+        """Unlink the file; a device's node in the file system is not an image."""
+        if cls.kind == lib.BY_FILE_REGULAR:
+            await in_thread(remove_file, options["filename"])
 
 
 class HostDeviceDriver(FileDriver):
@@ -362,10 +357,6 @@ class HostDeviceDriver(FileDriver):
         :raises Unsupported: always.
         """
         await Driver.create.__func__(cls, options, yard)  # type: ignore[attr-defined]
-
-    @classmethod
-    async def remove(cls, options: Mapping[str, Any]) -> None:
-        """A device's node in the file system is not an image."""
 
 
 class HostCdromDriver(HostDeviceDriver):
