@@ -76,6 +76,10 @@ class DriverType:
     #: ``"module:NAME"`` of a :class:`blockyard.creation.Creation`: how people make and
     #: amend images of it.  None: nobody makes such images.
     creation: str | Creation | None = None
+    #: What blockdev-add takes for options that a name or a program's command line gave,
+    #: which may be older ones that QMP does not know; the node's own, children as they are.
+    #: It raises a BlockyardError for bad ones.  None: they are taken as they are.
+    adapt_options: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)

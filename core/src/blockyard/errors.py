@@ -32,6 +32,9 @@ class BlockyardError(Exception):
     #: The QAPI ``QapiErrorClass`` that a QMP client sees.
     qmp_class: ClassVar[str] = "GenericError"
 
+    #: What programs print below the text for people, and QMP leaves out; may have lines.
+    hint: str = ""
+
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 

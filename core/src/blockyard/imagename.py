@@ -109,13 +109,16 @@ async def protocol_of(registry: Any, name: str) -> DriverType:
 def visited(options: dict[str, Any], registry: Any = None) -> Any:
     """The BlockdevOptions object; texts are also taken for numbers and booleans.
 
-    With a ``registry``, an option that a driver does not know is told in its kind's words.
+    With a ``registry``, drivers are asked about older options of theirs, and an option that
+    a driver does not know is told in its kind's words.
 
     :raises BlockyardError: if the options do not suit the driver.
     """
     from blockyard.schema import visit, visit_keyval
     from blockyard.schema.block import BlockdevOptions
 
+    if registry is not None:
+        options = _adapted(registry, options)
     try:
         return visit(BlockdevOptions, options)
     except BlockyardError:
@@ -127,6 +130,20 @@ def visited(options: dict[str, Any], registry: Any = None) -> Any:
         return visit_keyval(BlockdevOptions, texts)
     except InvalidOption as error:
         raise _unknown_option(registry, options, error) from error
+
+
+def _adapted(registry: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Older options of all drivers in the tree as those of blockdev-add; iterative."""
+    top = {"": options}
+    waiting: list[tuple[dict[str, Any], str]] = [(top, "")]
+    while waiting:
+        parent, name = waiting.pop()
+        node = parent[name] = dict(parent[name])
+        if isinstance(driver := node.get("driver"), str):
+            adapt = registry.driver(driver).adapt_options
+            node = parent[name] = adapt(node) if adapt is not None else node
+        waiting += [(node, key) for key, value in node.items() if isinstance(value, dict)]
+    return top[""]
 
 
 def _unknown_option(registry: Any, options: dict[str, Any], error: InvalidOption) -> InvalidOption:

@@ -66,6 +66,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "file": "blockyard-drivers-file",
         "host_device": "blockyard-drivers-file",
         "host_cdrom": "blockyard-drivers-file",
+        "nbd": "blockyard-drivers-nbd",
         "null-co": "blockyard-drivers-null",
         "null-aio": "blockyard-drivers-null",
         "nvme": "blockyard-drivers-nvme",

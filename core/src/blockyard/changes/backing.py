@@ -52,7 +52,7 @@ async def steps(graph: Graph, plan: Plan) -> Steps:
                 options["file"] = file.node.name
             options["driver"] = await probed(graph, looked_at(graph, options), name)
         check_children(graph.registry, options)
-        below = plan_tree(graph, visited(options), plan, "backing")
+        below = plan_tree(graph, visited(options, graph.registry), plan, "backing")
         below.node.driver.guarded = guessed
         if file is not None:
             file.node.inherits_from = below.node
@@ -93,7 +93,7 @@ def file_plan(graph: Graph, plan: Plan | None, options: dict[str, Any]) -> Plan:
     """
     known = {key: value for key, value in options.items() if key in _INHERITED}
     known |= {"driver": "raw", "file": options["file"]}
-    outside = plan_tree(graph, visited(known), plan, "backing")
+    outside = plan_tree(graph, visited(known, graph.registry), plan, "backing")
     file = outside.children["file"]
     assert isinstance(file, Plan)
     return file
