@@ -2,7 +2,6 @@
 """The conformance kit over real servers, each with its own idea of the protocol."""
 
 import servers
-
 from blockyard.testing import Subject
 from blockyard.testing.pytest_suite import ConformanceSuite
 

@@ -94,7 +94,9 @@ ACCEPTED = {
     "no context": STRUCTURED | {10: ack(10)},
     "large blocks": {7: go(export(), blocks(1 << 17, 1 << 17, 1 << 25))},
     "uneven maximum": {7: go(export(), blocks(4096, 4096, 5000))},
-    "more information": {7: go(b"\0\1name", b"\0\2text", *[b"\0\x4d" + bytes(1000)] * 300, export())},
+    "more information": {
+        7: go(b"\0\1name", b"\0\2text", *[b"\0\x4d" + bytes(1000)] * 300, export())
+    },
 }
 
 

@@ -6,8 +6,8 @@ import subprocess
 
 import anyio
 import pytest
-import servers
 
+import servers
 from blockyard.errors import BlockyardError
 from blockyard.imagename import visited
 from blockyard.naming import node_filename

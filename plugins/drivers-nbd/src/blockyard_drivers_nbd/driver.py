@@ -67,9 +67,7 @@ class NbdDriver(Driver):
         )
         link.start(sock, export)
         self._link = link
-        return Opened(
-            ops=link.ops, state=link.state, length=export.size, limits=_limits(export)
-        )
+        return Opened(ops=link.ops, state=link.state, length=export.size, limits=_limits(export))
 
     def _check_credentials(self) -> None:
         name = self.options.tls_creds

@@ -100,9 +100,8 @@ class _Negotiation:
             raise BlockyardError(f"Bad server magic received: 0x{magic:x}")
         given = HandshakeFlag(await self._number(2, "server flags") & 3)
         await self.stream.write(struct.pack(">I", given))
-        if given & HandshakeFlag.FIXED_NEWSTYLE:
-            if export := await self._options():
-                return export
+        if given & HandshakeFlag.FIXED_NEWSTYLE and (export := await self._options()):
+            return export
         return await self._export_name(given)
 
     async def _number(self, size: int, what: str) -> int:
