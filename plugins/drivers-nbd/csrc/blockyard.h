@@ -37,6 +37,7 @@ struct by_node;
 struct by_root;
 struct by_request;
 struct by_frame;
+struct by_task;
 
 /* ------------------------------------------------------------- requests */
 
@@ -164,6 +165,32 @@ struct by_frame {
 #define BY_CAP_FAST_ZERO     0x08u /* BY_REQ_NO_FALLBACK is worth trying */
 #define BY_CAP_REPEATS_READS 0x10u /* reads a write's payload twice: copy it
                                       unless it is BY_REQ_STABLE */
+#define BY_CAP_LISTENS       0x20u /* acts on debug events itself */
+
+/* What a driver tells a child before the request that it is about, or behind
+ * it (by_debug_event): QAPI's BlkdebugEvent, in its order. */
+enum by_debug_event {
+    BY_DEBUG_L1_UPDATE, BY_DEBUG_L1_GROW_ALLOC_TABLE,
+    BY_DEBUG_L1_GROW_WRITE_TABLE, BY_DEBUG_L1_GROW_ACTIVATE_TABLE,
+    BY_DEBUG_L2_LOAD, BY_DEBUG_L2_UPDATE, BY_DEBUG_L2_UPDATE_COMPRESSED,
+    BY_DEBUG_L2_ALLOC_COW_READ, BY_DEBUG_L2_ALLOC_WRITE, BY_DEBUG_READ_AIO,
+    BY_DEBUG_READ_BACKING_AIO, BY_DEBUG_READ_COMPRESSED, BY_DEBUG_WRITE_AIO,
+    BY_DEBUG_WRITE_COMPRESSED, BY_DEBUG_VMSTATE_LOAD, BY_DEBUG_VMSTATE_SAVE,
+    BY_DEBUG_COW_READ, BY_DEBUG_COW_WRITE, BY_DEBUG_REFTABLE_LOAD,
+    BY_DEBUG_REFTABLE_GROW, BY_DEBUG_REFTABLE_UPDATE, BY_DEBUG_REFBLOCK_LOAD,
+    BY_DEBUG_REFBLOCK_UPDATE, BY_DEBUG_REFBLOCK_UPDATE_PART,
+    BY_DEBUG_REFBLOCK_ALLOC, BY_DEBUG_REFBLOCK_ALLOC_HOOKUP,
+    BY_DEBUG_REFBLOCK_ALLOC_WRITE, BY_DEBUG_REFBLOCK_ALLOC_WRITE_BLOCKS,
+    BY_DEBUG_REFBLOCK_ALLOC_WRITE_TABLE, BY_DEBUG_REFBLOCK_ALLOC_SWITCH_TABLE,
+    BY_DEBUG_CLUSTER_ALLOC, BY_DEBUG_CLUSTER_ALLOC_BYTES,
+    BY_DEBUG_CLUSTER_FREE, BY_DEBUG_FLUSH_TO_OS, BY_DEBUG_FLUSH_TO_DISK,
+    BY_DEBUG_PWRITEV_RMW_HEAD, BY_DEBUG_PWRITEV_RMW_AFTER_HEAD,
+    BY_DEBUG_PWRITEV_RMW_TAIL, BY_DEBUG_PWRITEV_RMW_AFTER_TAIL,
+    BY_DEBUG_PWRITEV, BY_DEBUG_PWRITEV_ZERO, BY_DEBUG_PWRITEV_DONE,
+    BY_DEBUG_EMPTY_IMAGE_PREPARE, BY_DEBUG_L1_SHRINK_WRITE_TABLE,
+    BY_DEBUG_L1_SHRINK_FREE_L2_CLUSTERS, BY_DEBUG_COR_WRITE,
+    BY_DEBUG_CLUSTER_ALLOC_SPACE, BY_DEBUG_NONE, BY_DEBUG_EVENT_COUNT
+};
 
 /*
  * A driver's request half.  Control methods (open, close, reopen...) are the
@@ -201,7 +228,17 @@ struct by_node_ops {
 
     /* Control thread, nothing in flight, no loop holds the node any more. */
     void (*free)(struct by_node *node);
+
+    /* Any thread, optional: an event (enum by_debug_event) of the driver above.
+     * Never waits.  True, with `resume` only, and then on a loop: the event is
+     * held; the caller goes on when `resume` runs, later, on that loop.  With
+     * a null `resume` the next request from there is held in its place.
+     * A driver that only hands events on has no BY_CAP_LISTENS. */
+    bool (*debug_event)(struct by_node *node, uint32_t event,
+                        struct by_task *resume);
 };
+/* What every table has, those of before debug_event too. */
+#define BY_NODE_OPS_LEAST offsetof(struct by_node_ops, debug_event)
 
 /* Zero means "no limit", or 1 for an alignment.  Bytes everywhere. */
 struct by_limits {
@@ -401,7 +438,24 @@ struct by_api {
     void (*loop_submit_at)(struct by_loop *loop, uint32_t batch);
 };
 
-/* -------------------------------------------------- iovecs, header only */
+/* ---------------------------------------------------------- header only */
+
+/* The event happens now.  True: held, see by_node_ops.debug_event. */
+static inline bool by_debug_stop(struct by_node *child, uint32_t event,
+                                 struct by_task *resume)
+{
+    const struct by_node_ops *ops = child->ops;
+
+    return __builtin_expect(ops->size > BY_NODE_OPS_LEAST
+                            && ops->debug_event != NULL, 0)
+        && ops->debug_event(child, event, resume);
+}
+
+/* The same for whoever cannot wait here. */
+static inline void by_debug_event(struct by_node *child, uint32_t event)
+{
+    (void)by_debug_stop(child, event, NULL);
+}
 
 /*
  * Copy the description of `bytes` bytes, `skip` bytes into iov, to out.
