@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from blockyard.creation import Creation
     from blockyard.node import Driver
 
-__all__ = ["ChildSpec", "DriverType", "Opened"]
+__all__ = ["ChildSpec", "DriverType", "NamedImage", "Opened"]
+
+
+@attrs.frozen
+class NamedImage:
+    """A child that a name names in its turn; :attr:`DriverType.parse_filename` answers it.
+
+    ``probe``: it is an image whose format is looked for, not the file alone.
+    """
+
+    name: str
+    probe: bool = False
 
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)
@@ -71,7 +82,8 @@ class DriverType:
     prefixes: tuple[str, ...] = ()
     #: What blockdev-add takes for a name of an image, whose prefix is one of ``prefixes``,
     #: without ``driver``; it raises a BlockyardError for a bad one.  None: the option
-    #: ``filename`` is what follows the prefix and its colon.
+    #: ``filename`` is what follows the prefix and its colon.  Children of the answer
+    #: may be a :class:`NamedImage`.
     parse_filename: Callable[[str], dict[str, Any]] | None = None
     #: ``"module:NAME"`` of a :class:`blockyard.creation.Creation`: how people make and
     #: amend images of it.  None: nobody makes such images.
@@ -80,6 +92,11 @@ class DriverType:
     #: which may be older ones that QMP does not know; the node's own, children as they are.
     #: It raises a BlockyardError for bad ones.  None: they are taken as they are.
     adapt_options: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    @property
+    def is_protocol(self) -> bool:
+        """Whether a name can lead to it: a protocol, or a filter that has prefixes."""
+        return self.kind == "protocol" or bool(self.prefixes)
 
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)

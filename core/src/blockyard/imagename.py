@@ -18,9 +18,11 @@ import anyio.to_thread
 
 from blockyard.changes.options import flatten, nested
 from blockyard.changes.topology import MAX_DEPTH
+from blockyard.declaration import NamedImage
 from blockyard.errors import BlockyardError, InvalidOption
 from blockyard.filename import has_protocol, is_absolute
 from blockyard.permission import Role
+from blockyard.probe import PROBED, guess_format
 
 if TYPE_CHECKING:
     from blockyard.declaration import DriverType
@@ -39,6 +41,8 @@ __all__ = [
 
 #: A protocol's name is looked at no further.
 _PROTOCOL_LIMIT = 127
+#: In a name of names: each of them is looked at inside the one before.
+_MAX_COLONS = 128
 #: Parts of an option's name: a chain as deep as may be, and what its last node takes.
 _MAX_PARTS = MAX_DEPTH + 8
 
@@ -84,12 +88,14 @@ async def image_options(registry: Any, name: str, fmt: str = "") -> dict[str, An
     """
     if name.startswith("json:"):
         return await with_protocol(_parsed(name), fmt)
-    if fmt and registry.driver(fmt).kind == "protocol":
-        return {"driver": fmt, **_protocol_options(registry.driver(fmt), name)}
+    if fmt and registry.driver(fmt).is_protocol:
+        options = _protocol_options(registry.driver(fmt), name)
+        return {"driver": fmt, **await _with_children(registry, options)}
     device = await _device(name)
     if device is None and has_protocol(name):
         declaration = _find_protocol(registry, name.partition(":")[0])
-        file = {"driver": declaration.name, **_protocol_options(declaration, name)}
+        options = await _with_children(registry, _protocol_options(declaration, name))
+        file = {"driver": declaration.name, **options}
     else:
         file = {"driver": device or "file", "filename": name}
     return {"driver": fmt, "file": file} if fmt else {"file": file}
@@ -241,11 +247,51 @@ def _find_protocol(registry: Any, prefix: str) -> DriverType:
 
     :raises InvalidOption: if none that is installed has it.
     """
-    for name, _ in registry.every("drivers"):
-        declaration: DriverType = registry.driver(name)
-        if prefix in declaration.prefixes:
-            return declaration
+    for kind in ("drivers", "filters"):
+        for name, _ in registry.every(kind):
+            declaration: DriverType = registry.driver(name)
+            if prefix in declaration.prefixes:
+                return declaration
     raise InvalidOption(f"Unknown protocol '{prefix[:_PROTOCOL_LIMIT]}'")
+
+
+async def _with_children(registry: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """``options`` with what the names of children in it open.
+
+    :raises BlockyardError: if one of them means nothing, or there are too many.
+    """
+    found = dict(options)
+    for key, value in options.items():
+        if isinstance(value, NamedImage):
+            if value.name.count(":") > _MAX_COLONS:
+                raise InvalidOption(f"Block nodes are nested deeper than {MAX_DEPTH}")
+            below = await image_options(registry, value.name)
+            if "driver" not in below and value.probe:
+                below["driver"] = await _guessed(registry, below["file"], value.name)
+            found[key] = below if "driver" in below else below["file"]
+    return found
+
+
+async def _guessed(registry: Any, file: dict[str, Any], name: str) -> str:
+    """The format of a local file; what comes from elsewhere is raw."""
+    if file.get("driver") != "file":
+        return "raw"
+    head = await anyio.to_thread.run_sync(_head, str(file["filename"]))
+    return guess_format(registry, head.ljust(PROBED, b"\0"), name) if head else "raw"
+
+
+def _head(path: str) -> bytes:
+    """The file's first bytes; none if it is no file, which opening it will tell."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return b""
+    try:
+        return os.pread(fd, PROBED, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _protocol_options(declaration: DriverType, name: str) -> dict[str, Any]:

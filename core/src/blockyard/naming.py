@@ -89,7 +89,7 @@ def _backing_overridden(node: Node, below: dict[Node, Names]) -> bool:
 def _name_from_child(node: Node, below: dict[Node, Names]) -> str | None:
     """A format on a file goes by the file's name."""
     child = next((c for c in node.children.values() if c.role & Role.PRIMARY), None)
-    if node.type.kind != "format" or child is None or child.node.type.kind != "protocol":
+    if node.type.kind != "format" or child is None or not child.node.type.is_protocol:
         return None
     return below[child.node].exact
 

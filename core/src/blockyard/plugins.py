@@ -73,6 +73,9 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "raw": "blockyard-formats-raw",
         "luks": "blockyard-formats-luks",
         "qcow2": "blockyard-formats-qcow2",
+        "blkdebug": "blockyard-filters-debug",
+        "blkverify": "blockyard-filters-debug",
+        "blklogwrites": "blockyard-filters-debug",
         "throttle": "blockyard-filters-throttle",
     },
     "exports": {

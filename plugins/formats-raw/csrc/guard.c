@@ -138,6 +138,7 @@ static int write_copy(struct by_node *node, struct by_request *req,
     req->iov_skip = 0;
     req->flags &= ~BY_REQ_REGISTERED;
     req->offset += by_raw_settings_of(node)->offset;
+    by_debug_event(node->children[0], BY_DEBUG_WRITE_AIO);
     return by_raw_api->submit(node->children[0], req);
 }
 

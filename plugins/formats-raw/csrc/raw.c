@@ -177,6 +177,8 @@ static int submit(struct by_node *node, struct by_request *req)
 {
     switch (req->op) {
     case BY_OP_FLUSH:
+        by_debug_event(node->children[0], BY_DEBUG_FLUSH_TO_OS);
+        by_debug_event(node->children[0], BY_DEBUG_FLUSH_TO_DISK);
         return by_raw_api->submit(node->children[0], req);
     case BY_OP_BLOCK_STATUS:
         return status(node, req);
@@ -184,14 +186,25 @@ static int submit(struct by_node *node, struct by_request *req)
         return truncate_file(node, req);
     case BY_OP_COPY_RANGE:
         return copy(node, req);
+    case BY_OP_READ:
+        by_debug_event(node->children[0], BY_DEBUG_READ_AIO);
+        return forward(node, req);
     case BY_OP_WRITE:
         if (needs_guard(node, req)) {
             return by_raw_guarded_write(node, req);
         }
+        by_debug_event(node->children[0], BY_DEBUG_WRITE_AIO);
         return forward(node, req);
     default:
         return forward(node, req);
     }
+}
+
+/* What is said to the image is said to the file. */
+static bool hand_on(struct by_node *node, uint32_t event,
+                    struct by_task *resume)
+{
+    return by_debug_stop(node->children[0], event, resume);
 }
 
 #define EVERY_FLAG (BY_REQ_FUA | BY_REQ_MAY_UNMAP | BY_REQ_NO_FALLBACK       \
@@ -212,6 +225,7 @@ static const struct by_node_ops ops = {
         [BY_OP_COPY_RANGE] = EVERY_FLAG,
     },
     .submit = submit,
+    .debug_event = hand_on,
 };
 
 uintptr_t by_raw_ops(void)
