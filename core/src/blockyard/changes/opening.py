@@ -15,7 +15,7 @@ from blockyard.changes.planning import Plan, child_plan, plan_tree
 from blockyard.changes.refresh import initial, refresh
 from blockyard.changes.topology import check_new_edge, depth_below
 from blockyard.changes.transaction import Transaction
-from blockyard.errors import InvalidOption
+from blockyard.errors import BlockyardError, InvalidOption
 from blockyard.identifier import identifier_ok
 from blockyard.node import Child, Node
 
@@ -88,8 +88,12 @@ async def _steps(graph: Graph, plan: Plan) -> Steps:
                 plan.children[name] = child_plan(graph, plan, name, value)
         for name in plan.in_order():
             target = plan.children[name]
-            if isinstance(target, Plan):
-                yield target
+            try:
+                if isinstance(target, Plan):
+                    yield target
+                _found(graph, target)
+            except BlockyardError as error:
+                raise _said_of(name, error) from None
             await _attach(graph, plan, name)
         if node.backing_file and plan.backing and not plan.mentions("backing"):
             from blockyard.changes import backing
@@ -100,6 +104,15 @@ async def _steps(graph: Graph, plan: Plan) -> Steps:
     except BaseException:
         await graph.unregister(node)
         raise
+
+
+def _said_of(name: str, error: BlockyardError) -> BlockyardError:
+    """The error of a child that cannot be opened, as its parent's user is told of it."""
+    if name != "backing":
+        return error
+    from blockyard.changes import backing
+
+    return backing.failure(error)
 
 
 async def _open(graph: Graph, node: Node) -> None:
