@@ -123,7 +123,7 @@ class ImageBitmaps:
         self.entries = changed
 
     async def _vouch(self, good: bool) -> None:
-        bits = self.image.header.autoclear & ~Autoclear.BITMAPS
+        bits = self.image.header.autoclear & ~int(Autoclear.BITMAPS)
         await self.image.rewrite(autoclear=bits | (Autoclear.BITMAPS if good else 0))
 
     async def store(self, node: Node) -> None:
@@ -188,7 +188,7 @@ class ImageBitmaps:
             raise InvalidOption("Bitmap directory is too large")
         if entries:
             new = await self._write_directory(entries, data)
-        bits = image.header.autoclear & ~Autoclear.BITMAPS
+        bits = image.header.autoclear & ~int(Autoclear.BITMAPS)
         try:
             await image.rewrite(
                 extensions=attrs.evolve(image.extensions, bitmaps=new, stale_bitmaps=False),

@@ -30,6 +30,10 @@ class BitmapFlags(enum.IntFlag):
     AUTO = 2
 
 
+# A plain number: the inverse of a set of flags has only flags that have names.
+_KNOWN_FLAGS = int(BitmapFlags.IN_USE | BitmapFlags.AUTO)
+
+
 @attrs.frozen(kw_only=True)
 class Entry:
     """A bitmap that the image stores."""
@@ -116,7 +120,7 @@ def _checked(fields: tuple[int, ...], name: bytes, cluster_size: int, disk: int)
         and offset % cluster_size == 0
         and offset < 1 << 63
         and _MIN_GRANULARITY_BITS <= bits <= _MAX_GRANULARITY_BITS
-        and not flags & ~(BitmapFlags.IN_USE | BitmapFlags.AUTO)
+        and not flags & ~_KNOWN_FLAGS
         and 0 < len(name) <= _MAX_NAME
         and kind == _DIRTY_TRACKING
         and entries * cluster_size <= _MAX_BYTES

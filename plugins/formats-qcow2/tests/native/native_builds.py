@@ -53,7 +53,7 @@ class Builder:
     def program(self, build, name):
         """A linked test program."""
         objects = self.plugin(build)
-        out = self.directory / build / f"{name}.program"
+        out = self.directory / build / f"{Path(name).name}.program"
         if not out.exists():
             compile_one(build, NATIVE / f"{name}.c", out.with_suffix(".test.o"))
             link = [*BUILDS[build], out.with_suffix(".test.o"), *objects, *LIBRARIES]
