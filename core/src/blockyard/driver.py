@@ -182,6 +182,16 @@ class Driver(ImageWork, Breakpoints, abc.ABC):
     async def drained_end(self) -> None:
         """Take that work up again."""
 
+    def hurry_begin(self) -> None:
+        """Somebody waits for requests in flight here: bound how long they may wait for peers.
+
+        Told to the nodes of a drained section, those whose user ends, and all below them.
+        It may come again before :meth:`hurry_end`, which is called as often.
+        """
+
+    def hurry_end(self) -> None:
+        """The counterpart of :meth:`hurry_begin`."""
+
     async def set_active(self, active: bool) -> None:
         """Flush and let go of the image (False), or read its metadata again (True)."""
 

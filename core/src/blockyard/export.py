@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import anyio
 import attrs
 
+from blockyard.changes.drain import hurried
 from blockyard.entrypoints import implementation
 from blockyard.errors import (
     BlockyardError,
@@ -273,7 +274,7 @@ class Exports:
     async def _end(self, export: Export, gone: anyio.Event) -> None:
         with anyio.CancelScope(shield=True):
             try:
-                with anyio.fail_after(SHUTDOWN_LIMIT):
+                with hurried([export.root.node]), anyio.fail_after(SHUTDOWN_LIMIT):
                     await export.shutdown()
             except Exception:
                 _log.exception("export '%s' did not end cleanly", export.id)

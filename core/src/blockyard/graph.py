@@ -202,8 +202,9 @@ class Graph:
     async def detach_root(self, root: Root) -> None:
         """End a user; its requests end first.  Ends the node too if it was the last use."""
         async with self.writer:
-            await self.carrier.drain_begin([root.native], [])
             node = root.node
+            with drain.hurried([node]):
+                await self.carrier.drain_begin([root.native], [])
             node.parents.remove(root)
             await self.carrier.free_root(root.native)
             await self._loosen([node])

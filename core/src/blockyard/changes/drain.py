@@ -9,22 +9,38 @@ a driver in Python may have to finish a request first.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 
-from blockyard.changes.topology import above, roots_of
+from blockyard.changes.topology import above, roots_of, sorted_below
 from blockyard.changes.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from blockyard.carrier import Carrier
     from blockyard.node import Node
     from blockyard.root import Root
 
-__all__ = ["drained"]
+__all__ = ["drained", "hurried"]
+
+
+@contextmanager
+def hurried(nodes: Iterable[Node]) -> Iterator[None]:
+    """Tell the nodes and all below that requests in flight are waited for meanwhile.
+
+    Requests that wait for a server that is gone would hold up the end of their users.
+    """
+    told = [node.driver for node in sorted_below(nodes)]
+    for driver in told:
+        driver.hurry_begin()
+    try:
+        yield
+    finally:
+        for driver in reversed(told):
+            driver.hurry_end()
 
 
 @asynccontextmanager
@@ -37,15 +53,16 @@ async def drained(carrier: Carrier, nodes: Iterable[Node]) -> AsyncIterator[None
     covered = [node for node in above(nodes) if node.native is not None]
     roots = roots_of(covered)
     opening = Transaction()
-    try:
-        await _begin(carrier, covered, roots, opening)
-    except BaseException:
-        await opening.abort()
-        raise
-    try:
-        yield
-    finally:
-        await opening.abort()
+    with hurried(covered):
+        try:
+            await _begin(carrier, covered, roots, opening)
+        except BaseException:
+            await opening.abort()
+            raise
+        try:
+            yield
+        finally:
+            await opening.abort()
 
 
 async def _begin(
