@@ -52,6 +52,10 @@ STRUCTURED = {8: ack(8), 10: context(), 7: go()}
 EXTENDED_MODE = {11: ack(11), 10: context(), 7: go()}
 
 
+class Last(bytes):
+    """An answer behind which the server hangs up."""
+
+
 @attrs.frozen
 class Command:
     """One command as it came."""
@@ -126,12 +130,6 @@ class MockServer:
         for sock in [self._listener, *self._sockets]:
             sock.close()
 
-    def drop(self):
-        """Cut all connections."""
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
     def _start(self, function, *args):
         thread = threading.Thread(target=function, args=args, daemon=True)
         self._threads.append(thread)
@@ -161,6 +159,8 @@ class MockServer:
                 if answer is None:
                     break
                 client.sendall(answer)
+                if isinstance(answer, Last):
+                    break
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
 

@@ -36,7 +36,7 @@ class NbdDriver(Driver):
     def __init__(self, options: Any, node: Any) -> None:
         super().__init__(options, node)
         self._link: Link | None = None
-        self._drains = 0
+        self._hurries = 0
 
     # -- life
 
@@ -116,19 +116,19 @@ class NbdDriver(Driver):
         server = {f"server.{name}": value for name, value in given["server"].items()}
         return {**server, **strong}
 
-    # -- drain
+    # -- when requests in flight are waited for
 
-    async def drained_begin(self) -> None:
-        """A server that is gone or silent does not keep the section from beginning."""
-        self._drains += 1
+    def hurry_begin(self) -> None:
+        """A server that is gone or silent holds nobody up for ever."""
+        self._hurries += 1
         if self._link is not None:
-            self._link.drained_begin()
+            self._link.hurry_begin()
 
-    async def drained_end(self) -> None:
+    def hurry_end(self) -> None:
         """The counterpart."""
-        self._drains -= 1
-        if self._link is not None and not self._drains:
-            self._link.drained_end()
+        self._hurries -= 1
+        if self._link is not None and not self._hurries:
+            self._link.hurry_end()
 
     # -- reopen and length
 

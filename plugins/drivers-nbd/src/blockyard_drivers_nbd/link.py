@@ -32,7 +32,8 @@ _PAUSE_FIRST = 0.1
 _PAUSE_MOST = 5.0
 #: A connection that lasted so long was a good one.
 _GOOD_SECONDS = 5.0
-#: What a drained section waits for a server that is gone, and for one that is silent.
+#: How long whoever waits for requests in flight waits for a server that is gone, and for
+#: one that is silent.
 GONE_SECONDS = 10.0
 SILENT_SECONDS = 30.0
 
@@ -244,16 +245,16 @@ class Link:
         except BlockyardError as error:
             _log.info("node '%s': no further connection: %s", self._node.name, error)
 
-    # -- drained sections are bounded
+    # -- nobody waits for ever
 
-    def drained_begin(self) -> None:
-        """From now on nobody waits for ever."""
+    def hurry_begin(self) -> None:
+        """Somebody waits for requests in flight."""
         if self._watch is None and not self._stopping:
             self._watch = anyio.CancelScope()
             self._node.graph.spawn(self._scoped, self._bound)
 
-    def drained_end(self) -> None:
-        """The last section has ended."""
+    def hurry_end(self) -> None:
+        """Nobody waits any more."""
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
