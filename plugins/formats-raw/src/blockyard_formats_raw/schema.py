@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from blockyard.node import ChildSpec, DriverType
 from blockyard.schema.block import BlockdevOptionsGenericFormat, BlockdevRef, PreallocMode
 from blockyard.schema.declare import Size, struct
 
-__all__ = ["RAW", "BlockdevCreateOptionsRaw", "BlockdevOptionsRaw"]
+__all__ = ["RAW", "BlockdevCreateOptionsRaw", "BlockdevOptionsRaw", "adapt_options"]
 
 
 @struct
@@ -36,6 +38,17 @@ class BlockdevCreateOptionsRaw:
     preallocation: PreallocMode | None = None
 
 
+def adapt_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a command line: sizes may have suffixes there (``offset=1M``)."""
+    from blockyard.schema.keyvalvisitor import parse_size
+
+    adapted = dict(options)
+    for name in ("offset", "size"):
+        if isinstance(text := options.get(name), str) and (found := parse_size(text)) is not None:
+            adapted[name] = found
+    return adapted
+
+
 RAW = DriverType(
     name="raw",
     kind="format",
@@ -45,4 +58,5 @@ RAW = DriverType(
     creation="blockyard_formats_raw.creation:RAW",
     children=(ChildSpec(name="file"),),
     mutable_options=("offset", "size"),
+    adapt_options=adapt_options,
 )
