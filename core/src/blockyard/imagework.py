@@ -155,6 +155,16 @@ class ImageWork:
         """
         raise from_errno(_ENOTSUP)
 
+    async def snapshot_show(self, snapshot_id: str | None, name: str | None) -> None:
+        """Read from a snapshot from now on, as long as the node is open.  No requests yet.
+
+        It is the one with this id, this name, or both, of which at least one is given;
+        the node is open for reading, and its length stays as it is.
+
+        :raises BlockyardError: with QEMU's text if there is none, or it fails.
+        """
+        raise from_errno(_ENOTSUP)
+
     # -- backing files
 
     async def change_backing(self, file: str | None, fmt: str | None) -> None:

@@ -23,10 +23,13 @@ CLOSE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def deadline(graph: Graph, pid_file: PidFile | None) -> Iterator[None]:
+def deadline(
+    graph: Graph, pid_file: PidFile | None, program: str = "blockyard-daemon"
+) -> Iterator[None]:
     """End the process with status 1 if the body takes longer than :data:`CLOSE_SECONDS`.
 
-    Standard error says which nodes of the graph hang, where that is known.
+    Standard error says which nodes of the graph hang, where that is known, behind the
+    program's name.
 
     A driver that never answers (a dead server's file, a fault in Python) would hold it for
     ever.  What clients were told is written is with the system or the driver by then.
@@ -34,7 +37,7 @@ def deadline(graph: Graph, pid_file: PidFile | None) -> Iterator[None]:
 
     def give_up() -> None:
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"blockyard-daemon: {_who(graph)} after {CLOSE_SECONDS:g} s\n")
+            sys.stderr.write(f"{program}: {_who(graph)} after {CLOSE_SECONDS:g} s\n")
             sys.stderr.flush()
         if pid_file is not None:
             pid_file.remove()

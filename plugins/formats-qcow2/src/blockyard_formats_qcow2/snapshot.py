@@ -123,3 +123,17 @@ async def show(image: OpenImage, id_or_name: str, *, with_size: bool) -> None:
     """
     number = await _by_id_or_name(image, id_or_name)
     await image.explained(lib.by_qcow2_snapshot_load, number, with_size)
+
+
+async def show_exactly(image: OpenImage, snapshot_id: str | None, name: str | None) -> None:
+    """Show the snapshot with this id, this name, or both in place of the disk, as :func:`show`.
+
+    The length stays what it is.
+
+    :raises NotFound: with QEMU's text.
+    :raises ImageIOError: if it fails.
+    """
+    number = find(await listed(image), snapshot_id, name)
+    if number is None:
+        raise NotFound("Can't find snapshot")
+    await image.explained(lib.by_qcow2_snapshot_load, number, False)

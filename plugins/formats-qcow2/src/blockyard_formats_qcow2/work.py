@@ -186,6 +186,10 @@ class Qcow2Work(Driver):
         await snapshot.apply(self.image, id_or_name)
         self.node.graph.carrier.set_length(self.node, self.image.state().size)
 
+    async def snapshot_show(self, snapshot_id: str | None, name: str | None) -> None:
+        """Read from a snapshot."""
+        await snapshot.show_exactly(self.image, snapshot_id, name)
+
     # -- backing files
 
     async def change_backing(self, file: str | None, fmt: str | None) -> None:
