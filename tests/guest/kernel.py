@@ -20,6 +20,8 @@ __all__ = ["Kernel", "UnavailableError"]
 #: Brings vduse, nbd, ublk, nvme, vfio; the name of the real package is among its dependencies.
 META_PACKAGE = "linux-image-6.12-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
+#: What modules call one another where that is not a name: ``softdep`` may say an alias.
+ALIASES = {"crypto_crc32c": "crc32c_generic"}
 #: Seconds for apt: the kernel has 107 MB.
 DOWNLOAD_LIMIT = 1200
 
@@ -74,9 +76,10 @@ class Kernel:
         assert name in self._files, f"the kernel has no module {name}"
         content = lzma.decompress(self._files[name].read_bytes())
         for needed in _needs(content):
-            # What is needed softly may be absent, or be an alias.
-            if needed in self._files:
-                self._add(needed, ordered)
+            found = ALIASES.get(needed, needed)
+            # What is needed softly may be absent.
+            if found in self._files:
+                self._add(found, ordered)
         ordered[name] = content
 
 
@@ -94,7 +97,7 @@ def _name(path):
 
 def _needs(content):
     """From the section .modinfo, which holds ``key=value`` strings with a zero behind each."""
-    for key, value in re.findall(rb"\0(depends|softdep)=([^\0]*)\0", content):
+    for key, value in re.findall(rb"\0(depends|softdep)=([^\0]*)", content):
         text = value.decode()
         names = text.split(",") if key == b"depends" else text.replace("pre:", "").split()
         yield from (name.replace("-", "_") for name in names if name and ":" not in name)

@@ -112,6 +112,8 @@ class NbdServer:
         self._listeners: list[Listener] = []
         self._accepters: list[anyio.CancelScope] = []
         self._clients: set[_Client] = set()
+        #: Set once a client that was served has gone and nobody else is there.
+        self.deserted = anyio.Event()
         #: Set and replaced when a client or an accepting task has gone.
         self._changed = anyio.Event()
 
@@ -219,6 +221,8 @@ class NbdServer:
         finally:
             client.socket.close()
             self._clients.discard(client)
+            if client.connection and not self._clients:
+                self.deserted.set()
             self._notify()
 
     async def _introduce(self, client: _Client) -> None:

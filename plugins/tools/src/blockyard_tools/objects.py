@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from blockyard.yard import Yard
 
-__all__ = ["add_objects"]
+__all__ = ["add_objects", "answer_question"]
 
 
 async def add_objects(yard: Yard, texts: Iterable[str]) -> None:
@@ -33,3 +33,31 @@ async def add_objects(yard: Yard, texts: Iterable[str]) -> None:
                     "starting with a letter."
                 ) from None
             raise
+
+
+def answer_question(text: str) -> bool:
+    """Print the object types (``help``) or one's properties (``secret,help``), if asked for.
+
+    :raises BlockyardError: if the text is malformed.
+    """
+    from blockyard.errors import NotFound, UnknownPlugin
+    from blockyard.plugins import default_registry
+    from blockyard.schema.help import help_text, list_text
+    from blockyard.schema.keyval import parse_with_help
+
+    if text.startswith("{") or ("help" not in text and "?" not in text):
+        return False
+    values, asked = parse_with_help(text, "qom-type")
+    if not asked:
+        return False
+    registry = default_registry()
+    name = values.get("qom-type")
+    try:
+        options = registry.find("objects", name).options if isinstance(name, str) else None
+    except (UnknownPlugin, NotFound):
+        options = None
+    if options is None:
+        print(list_text("List of user creatable objects", registry.names("objects")))
+    else:
+        print(help_text(options, title=f"{name} options"))
+    return True
