@@ -48,6 +48,8 @@ class Child:
     node: Node
     perm: Perm = permission.NONE
     shared: Perm = permission.ALL
+    #: How many count on it that the edge stays; it cannot be changed meanwhile.
+    frozen: int = 0
 
     @property
     def description(self) -> str:

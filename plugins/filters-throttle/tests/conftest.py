@@ -80,8 +80,9 @@ def same(ours: Ours) -> Callable[[list[Command]], list[Any]]:
     """Run commands here and there, and see that the answers are the same."""
 
     def compare(commands: list[Command]) -> list[Any]:
+        expected = theirs(commands)
         found = [{} if answer is None else answer for answer in ours.answers(commands)]
-        for command, here, there in zip(commands, found, theirs(commands), strict=True):
+        for command, here, there in zip(commands, found, expected, strict=True):
             assert here == there, command
         return found
 

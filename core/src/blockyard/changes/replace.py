@@ -13,7 +13,7 @@ from blockyard.changes.opening import child_slots, link, open_tree, unlink
 from blockyard.changes.refresh import refresh
 from blockyard.changes.topology import check_edge
 from blockyard.changes.transaction import Transaction
-from blockyard.errors import InvalidOption
+from blockyard.errors import Busy, InvalidOption
 from blockyard.node import Child, Node
 from blockyard.root import Root
 
@@ -68,10 +68,12 @@ def retarget(graph: Graph, user: User, new: Node, tran: Transaction) -> None:
     """Point an edge or a root at another node.  Drained; permissions are not looked at.
 
     :raises InvalidOption: if an edge would make a cycle.
+    :raises Busy: if the edge is frozen.
     """
     assert isinstance(user, Child | Root)
     old = user.node
     if isinstance(user, Child):
+        _check_frozen(user)
         check_edge(user.parent, user.name, new)
     _move(user, old, new)
     tran.add(abort=lambda: _move(user, new, old), commit=lambda: _tell(graph, user))
@@ -88,9 +90,21 @@ def attach(graph: Graph, parent: Node, child: Child, tran: Transaction) -> None:
 
 
 def detach(graph: Graph, child: Child, tran: Transaction) -> None:
-    """Take a child from an open node.  Drained."""
+    """Take a child from an open node.  Drained.
+
+    :raises Busy: if the edge is frozen.
+    """
+    _check_frozen(child)
     unlink(child)
     tran.add(abort=lambda: link(child), commit=lambda: _tell(graph, child))
+
+
+def _check_frozen(edge: Child) -> None:
+    if edge.frozen:
+        raise Busy(
+            f"Cannot change frozen '{edge.name}' link "
+            f"from '{edge.parent.name}' to '{edge.node.name}'"
+        )
 
 
 def _move(user: Child | Root, old: Node, new: Node) -> None:

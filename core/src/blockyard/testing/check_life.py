@@ -19,6 +19,11 @@ __all__ = [
 ]
 
 
+def _needs_read_only(case: Case) -> None:
+    if case.subject.writes_always:
+        raise NotApplicableError("the driver writes by itself")
+
+
 def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -38,6 +43,7 @@ async def data_is_there_after_reopening(case: Case) -> None:
 @check()
 async def read_only_nodes_refuse_writes(case: Case) -> None:
     """Opened with read-only, the node reads, and refuses whatever changes it."""
+    _needs_read_only(case)
     node = await case.reopen(**{"read-only": True})
     expect(node.read_only, "read-only was asked for and is not set")
     before = await node.read(0, 4096)
@@ -51,6 +57,7 @@ async def read_only_nodes_refuse_writes(case: Case) -> None:
 @check(stores=True)
 async def read_only_can_be_lifted(case: Case) -> None:
     """blockdev-reopen makes a read-only node writable, and the data is there."""
+    _needs_read_only(case)
     image = await case.reopen(**{"read-only": True})
     if not image.node.driver.reopen_supported():
         raise NotApplicableError("the driver does not support blockdev-reopen")

@@ -35,6 +35,8 @@ class Subject:
     persists: bool = True
     #: Whether what TRUNCATE adds reads as zeroes.  False for a driver that encrypts.
     grows_zero: bool = True
+    #: Whether the node cannot be read-only, because it writes by itself.
+    writes_always: bool = False
     #: Whether ``make`` can make an image of 6 GiB without filling memory or disk, so
     #: that offsets beyond 32 bits are tried.
     large: bool = False
