@@ -23,7 +23,7 @@ FLOORS = [
     | {"entrypoints", "activation", "trace"},
     {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
     | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"}
-    | {"breakpoints", "filterdriver", "creation"},
+    | {"breakpoints", "filterdriver", "creation", "machinestate"},
     {"graph", "changes", "root", "carrier", "info", "imagename", "bitmaps", "dirtybitmap"}
     | {"naming", "imageinfo", "snapshots", "corruption", "copying"},
     {"job", "export", "objects", "iothread"},

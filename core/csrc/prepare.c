@@ -130,6 +130,13 @@ static bool announces(const struct by_inode *inode,
         && (req->op == BY_OP_WRITE_ZEROES || !by_align_rewrites(inode, req));
 }
 
+/* No hint: who asks for compression counts on the room that it saves. */
+static bool knows_compression(const struct by_inode *inode,
+                              const struct by_request *req)
+{
+    return !(req->flags & BY_REQ_COMPRESSED & ~inode->node.ops->flags[req->op]);
+}
+
 static int prepare_write(struct by_inode *inode, struct by_request *req)
 {
     int (*step)(struct by_inode *, struct by_request *) = split;
@@ -139,7 +146,7 @@ static int prepare_write(struct by_inode *inode, struct by_request *req)
         detect_zeroes(inode, req);
     }
     if (req->op == BY_OP_WRITE) {
-        if (!serves(inode, BY_OP_WRITE)) {
+        if (!serves(inode, BY_OP_WRITE) || !knows_compression(inode, req)) {
             return -ENOTSUP;
         }
     } else {

@@ -324,3 +324,20 @@ async def test_a_filter_is_as_long_as_what_it_shows(yard: Yard) -> None:
                 await anyio.sleep(0.001)
     await yard.graph.replace(disk, other)
     assert (lower.length, upper.length) == (512, 512)
+
+
+async def test_options_that_are_not_mentioned_stay(yard: Yard) -> None:
+    node = await yard.graph.add(visited("form", "a", file={"driver": "mem", "size": 8192}))
+    await yard.graph.change_options(node, {"read-only": "on", "file.cache.direct": "on"})
+    assert node.read_only
+    assert node.children["file"].node.cache_direct
+    assert node.children["file"].node.length == 8192
+    with pytest.raises(InvalidOption, match="^Parameter 'read-only' expects 'on' or 'off'$"):
+        await yard.graph.change_options(node, {"read-only": "maybe"})
+    with pytest.raises(InvalidOption, match="^Cannot change the option 'driver'$"):
+        await yard.graph.change_options(node, {"driver": "mem"})
+    with pytest.raises(InvalidOption, match="^Cannot change the option 'strange'$"):
+        await yard.graph.change_options(node, {"strange": "1"})
+    await yard.graph.change_options(node, {"version": "3"})
+    assert node.options.u.version == 3
+    await yard.graph.change_options(node, {"file.size": "8192"})

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The library: images opened by programs, on both event loops and without any."""
 
+import errno
 import gc
 import os
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from blockyard.blocking import BlockingYard
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, PermissionConflict
 from blockyard.objects import Object, ObjectType
-from blockyard.request import StatusFlags
+from blockyard.request import Op, StatusFlags
 from blockyard.schema import visit
 from blockyard.schema.qom import ObjectOptions
 from blockyard.yard import Yard
@@ -292,3 +293,31 @@ def test_descriptors_and_threads_are_given_back(registry: Any) -> None:
             break
         time.sleep(0.02)
     assert nothing_more(), (before, held())
+
+
+@anyio_only
+async def test_nothing_is_compressed_by_drivers_that_cannot(yard: Yard) -> None:
+    async with await yard.open(driver="mem") as image:
+        with pytest.raises(ImageIOError) as caught:
+            await image.write(0, b"a" * 512, compressed=True)
+        assert caught.value.errno == errno.ENOTSUP
+        assert await image.read(0, 512) == bytes(512)
+
+
+@anyio_only
+async def test_a_request_that_is_not_waited_for_tells_of_its_end(yard: Yard) -> None:
+    async with await yard.open(driver="mem") as image:
+        access = image.root.access
+        results: list[int] = []
+        done = anyio.Event()
+
+        def ended(result: int) -> None:
+            results.append(result)
+            if len(results) == 2:
+                done.set()
+
+        access.start(ended, Op.WRITE, 0, 5, access.pin(b"hello", writable=False))
+        access.start(ended, Op.READ, image.length, 512, access.pin(bytearray(512), writable=True))
+        await done.wait()
+        assert sorted(results) == [-errno.EIO, 0]
+        assert await image.read(0, 5) == b"hello"

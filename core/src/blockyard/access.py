@@ -70,14 +70,17 @@ class Access:
 
         The buffer cannot be resized before the request has ended, cancelled or not.
         """
-        pinned = self._pin(buffer, writable=True)
+        pinned = self.pin(buffer, writable=True)
         await self._run(Op.READ, offset, len(pinned), pinned)
         return len(pinned)
 
-    async def write(self, offset: int, data: Any, *, fua: bool = False) -> int:
+    async def write(
+        self, offset: int, data: Any, *, fua: bool = False, compressed: bool = False
+    ) -> int:
         """Write a buffer at ``offset``; answers its length.  Leave it alone until then."""
-        pinned = self._pin(data, writable=False)
+        pinned = self.pin(data, writable=False)
         flags = RequestFlags.FUA if fua else _NO_FLAGS
+        flags |= RequestFlags.COMPRESSED if compressed else _NO_FLAGS
         await self._run(Op.WRITE, offset, len(pinned), pinned, flags)
         return len(pinned)
 
@@ -153,13 +156,13 @@ class Access:
 
     def read_into_now(self, offset: int, buffer: Any) -> int:
         """:meth:`read_into`, waiting in this thread."""
-        pinned = self._pin(buffer, writable=True)
+        pinned = self.pin(buffer, writable=True)
         self._wait(Op.READ, offset, len(pinned), pinned)
         return len(pinned)
 
     def write_now(self, offset: int, data: Any, *, fua: bool = False) -> int:
         """:meth:`write`, waiting in this thread."""
-        pinned = self._pin(data, writable=False)
+        pinned = self.pin(data, writable=False)
         flags = RequestFlags.FUA if fua else _NO_FLAGS
         self._wait(Op.WRITE, offset, len(pinned), pinned, flags)
         return len(pinned)
@@ -177,26 +180,48 @@ class Access:
     # -- the crossing
 
     async def _run(self, op: Op, offset: int, length: int, *rest: Any, **fields: Any) -> None:
+        done = anyio.Event()
+        answer: list[int] = []
+
+        def ended(result: int) -> None:
+            answer.append(result)
+            done.set()
+
+        self.start(ended, op, offset, length, *rest, **fields)
+        await done.wait()
+        _check(answer[0])
+
+    def start(
+        self,
+        ended: Callable[[int], None],
+        op: Op,
+        offset: int,
+        length: int,
+        *rest: Any,
+        **fields: Any,
+    ) -> None:
+        """Send a request and do not wait for it.
+
+        ``ended`` is called on the control thread with 0 or a negative errno.  A payload
+        is what :meth:`pin` answered; it is kept until then.
+
+        :raises ImageIOError: ENOMEM; ``ended`` is not called then.
+        """
         status = fields.pop("status", self._control.ffi.NULL)
         request = self._request(op, offset, length, *rest, **fields)
-        done = anyio.Event()
-        answer: list[Event] = []
 
-        def ended(event: Event) -> None:
-            answer.append(event)
+        def event(event: Event) -> None:
             self._control.release(request.tag)
             keep.clear()
-            done.set()
+            ended(event.result)
 
         # The handler keeps the memory alive until the event, awaited or not.
         keep = [request, status, rest, fields]
-        request.tag = self._control.tag(ended)
+        request.tag = self._control.tag(event)
         result = self._control.lib.by_access_start(self._root, self._inner, request, status)
         if result < 0:
             self._control.release(request.tag)
             raise from_errno(result)
-        await done.wait()
-        _check(answer[0].result)
 
     def _wait(self, op: Op, offset: int, length: int, *rest: Any, **fields: Any) -> None:
         status = fields.pop("status", self._control.ffi.NULL)
@@ -235,7 +260,11 @@ class Access:
         }
         return self._control.ffi.new("struct by_access *", fields)
 
-    def _pin(self, buffer: Any, *, writable: bool) -> Any:
+    def pin(self, buffer: Any, *, writable: bool) -> Any:
+        """A buffer's memory as requests take it; it cannot be resized while that is kept.
+
+        :raises InvalidOption: if it is not contiguous.
+        """
         view = memoryview(buffer)
         if not view.contiguous:
             raise InvalidOption("The buffer is not contiguous")
@@ -244,7 +273,7 @@ class Access:
     def _pieces(self, buffers: Sequence[Any], *, writable: bool) -> tuple[_Pieces, int]:
         if not 1 <= len(buffers) <= _MAX_PIECES:
             raise InvalidOption(f"A request takes 1 to {_MAX_PIECES} buffers")
-        pinned = [self._pin(buffer, writable=writable) for buffer in buffers]
+        pinned = [self.pin(buffer, writable=writable) for buffer in buffers]
         native = self._control.ffi.new("struct by_extent[]", [(p, len(p)) for p in pinned])
         return _Pieces(native, pinned), sum(len(p) for p in pinned)
 

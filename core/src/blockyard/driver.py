@@ -15,6 +15,7 @@ from blockyard.breakpoints import Breakpoints
 from blockyard.errors import BlockyardError, Unsupported, from_errno
 from blockyard.filename import path_combine
 from blockyard.imagework import ImageWork
+from blockyard.machinestate import MachineState
 from blockyard.permission import Perm, Role
 from blockyard.request import BlockStatus, Preallocation, RequestFlags, StatusFlags
 
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["Driver", "PythonDriver"]
 
 
-class Driver(ImageWork, Breakpoints, abc.ABC):
+class Driver(ImageWork, MachineState, Breakpoints, abc.ABC):
     """The control half of a driver: one instance per node, made before its children open.
 
-    What it can do with images besides is :class:`~blockyard.imagework.ImageWork`, and
-    stopping requests for tests is :class:`~blockyard.breakpoints.Breakpoints`.
+    What it can do with images besides is :class:`~blockyard.imagework.ImageWork` and
+    :class:`~blockyard.machinestate.MachineState`, and stopping requests for tests is
+    :class:`~blockyard.breakpoints.Breakpoints`.
     All methods run on the control loop and must not block it: what can hang goes
     to a thread (``anyio.to_thread.run_sync``).
     """

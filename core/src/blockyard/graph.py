@@ -36,7 +36,7 @@ from blockyard.request import MAX_LENGTH, Preallocation
 from blockyard.root import Root, RootOwner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from blockyard.carrier import Carrier
@@ -245,6 +245,14 @@ class Graph:
         """blockdev-reopen: new options for several nodes, all or none."""
         async with self.writer:
             await reopen.reopen_nodes(self, options)
+
+    async def change_options(self, node: Node, changes: Mapping[str, Any]) -> None:
+        """Give a node other options, flat, and keep those that are not mentioned.
+
+        Texts are taken for numbers and booleans as well.
+        """
+        async with self.writer:
+            await reopen.change_options(self, node, changes)
 
     async def replace(self, old: Node, new: Node, *, keep: Iterable[Node] = ()) -> None:
         """Let ``new`` take the place of ``old`` under every parent that is not in ``keep``."""

@@ -104,9 +104,14 @@ class Image:
         """Fill a writable buffer from ``offset`` on; answers its length in bytes."""
         return await self._access.read_into(offset, buffer)
 
-    async def write(self, offset: int, data: Any, *, fua: bool = False) -> int:
-        """Write a buffer at ``offset``; ``fua``: it is on stable storage afterwards."""
-        return await self._access.write(offset, data, fua=fua)
+    async def write(
+        self, offset: int, data: Any, *, fua: bool = False, compressed: bool = False
+    ) -> int:
+        """Write a buffer at ``offset``; ``fua``: it is on stable storage afterwards.
+
+        ``compressed``: it is kept so, by formats that can; others fail with ENOTSUP.
+        """
+        return await self._access.write(offset, data, fua=fua, compressed=compressed)
 
     async def readv(self, offset: int, buffers: Sequence[Any]) -> int:
         """Fill several buffers, one after the other, by one request; answers the bytes read."""
@@ -141,9 +146,12 @@ class Image:
             offset, length, may_unmap=may_unmap, no_fallback=no_fallback, fua=fua
         )
 
-    async def block_status(self, offset: int, length: int) -> BlockStatus:
-        """What holds for the first bytes of the range."""
-        return await self._access.block_status(offset, length)
+    async def block_status(self, offset: int, length: int, *, layers: int = 0) -> BlockStatus:
+        """What holds for the first bytes of the range.
+
+        ``layers``: how many of a backing chain are asked; 0 is all, 1 the image alone.
+        """
+        return await self._access.block_status(offset, length, layers=layers)
 
     async def truncate(
         self, length: int, *, prealloc: Preallocation = Preallocation.OFF, exact: bool = True

@@ -163,4 +163,11 @@ int by_qcow2_write_file(struct by_qcow2 *q, uint64_t offset, const void *data,
 int by_qcow2_read_file(struct by_qcow2 *q, uint64_t offset, void *data,
                        uint64_t bytes);
 
+/* Where a machine's state begins, as an offset behind the disk's end. */
+uint64_t by_qcow2_machine_offset(struct by_qcow2 *q);
+/* Waits.  Write the state from the buffer (save), or read it; the offset
+ * counts from the state's first byte. */
+int by_qcow2_machine_state(struct by_qcow2 *q, uint64_t offset, void *buffer,
+                           uint64_t bytes, bool save);
+
 #endif /* BLOCKYARD_QCOW2_CONTROL_H */

@@ -208,8 +208,7 @@ static bool hand_on(struct by_node *node, uint32_t event,
 }
 
 #define EVERY_FLAG (BY_REQ_FUA | BY_REQ_MAY_UNMAP | BY_REQ_NO_FALLBACK       \
-    | BY_REQ_WRITE_UNCHANGED | BY_REQ_COMPRESSED | BY_REQ_REGISTERED         \
-    | BY_REQ_STABLE)
+    | BY_REQ_WRITE_UNCHANGED | BY_REQ_REGISTERED | BY_REQ_STABLE)
 
 static const struct by_node_ops ops = {
     .size = sizeof(ops),

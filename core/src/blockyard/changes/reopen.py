@@ -17,6 +17,7 @@ import attrs
 from blockyard.changes.options import COMMON, flatten, nested, reported, subtree, without
 from blockyard.changes.refresh import initial, refresh
 from blockyard.changes.replace import attach, detach, retarget
+from blockyard.changes.texts import typed_options
 from blockyard.changes.topology import parent_nodes, reaches, sorted_below
 from blockyard.changes.transaction import Transaction
 from blockyard.errors import BlockyardError, Busy, InvalidOption, from_errno
@@ -25,11 +26,11 @@ from blockyard.node import Child, ChildSpec, Node
 from blockyard.permission import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from blockyard.graph import Graph
 
-__all__ = ["explicit_options", "reopen_nodes", "set_read_only"]
+__all__ = ["change_options", "explicit_options", "reopen_nodes"]
 
 #: Children that a reopen can replace.
 _REPLACEABLE = ("file", "backing")
@@ -55,13 +56,15 @@ async def reopen_nodes(graph: Graph, options: Sequence[Any]) -> None:
     await _reopen(graph, _make_queue(graph, options))
 
 
-async def set_read_only(graph: Graph, node: Node, read_only: bool) -> None:
-    """Reopen a node, with what inherits from it, so that it can or cannot be written.
+async def change_options(graph: Graph, node: Node, changes: Mapping[str, Any]) -> None:
+    """Reopen a node, with what inherits from it, so that these options change and no others.
+
+    ``changes`` are flat; texts are taken for numbers and booleans as well.
 
     :raises BlockyardError: and nothing has changed.
     """
     entries: dict[Node, _Entry] = {}
-    _queue_tree(node, _kept_options(node) | {"read-only": read_only}, entries, keep=True)
+    _queue_tree(node, {**_kept_options(node), **changes}, entries, keep=True)
     await _reopen(graph, list(entries.values()))
 
 
@@ -115,6 +118,8 @@ def _queue_tree(
         each, flat, parent, kept = waiting.pop()
         if each in entries:
             flat = {**entries[each].explicit, **entries[each].wanted, **flat}
+        if keep:
+            flat = typed_options(each, flat)
         entry = entries[each] = _make_entry(each, flat, parent)
         for child in each.children.values():
             if child.node.inherits_from is each:
@@ -131,7 +136,7 @@ def _said_of_child(
         said = subtree(flat, child.name)
         return (_kept_options(child.node) | said, True) if keep else (said, False)
     if flat[child.name] == child.node.name:
-        return _kept_options(child.node), True
+        return _kept_options(child.node) | subtree(flat, child.name), True
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockyard.changes.reopen import set_read_only
+from blockyard.changes.reopen import change_options
 from blockyard.changes.topology import backing_below
 from blockyard.commands.snapshot import root_node
 from blockyard.errors import ImageIOError, InvalidOption, from_errno
@@ -48,12 +48,12 @@ async def change_backing_file(yard: Yard, args: ChangeBackingFileArguments) -> N
             raise InvalidOption(f"'{args.device}' and image file are not in the same chain")
         was_read_only = node.read_only
         if was_read_only:
-            await set_read_only(graph, node, False)
+            await change_options(graph, node, {"read-only": False})
         try:
             await _change(node, args.backing_file)
         finally:
             if was_read_only:
-                await set_read_only(graph, node, True)
+                await change_options(graph, node, {"read-only": True})
 
 
 async def _change(node: Node, file: str) -> None:

@@ -190,6 +190,24 @@ class Qcow2Work(Driver):
         """Read from a snapshot."""
         await snapshot.show_exactly(self.image, snapshot_id, name)
 
+    # -- the state of a machine
+
+    def machine_state_offset(self) -> int:
+        """The first byte that a whole L1 entry behind the disk maps."""
+        return int(lib.by_qcow2_machine_offset(self.image.native))
+
+    async def load_machine_state(self, offset: int, view: Any) -> None:
+        """Read the state; what was never written is zeroes."""
+        memory = ffi.from_buffer("char[]", view, require_writable=True)
+        call = lib.by_qcow2_machine_state
+        await self.image.call(call, offset, memory, len(memory), False)
+
+    async def save_machine_state(self, offset: int, view: Any) -> None:
+        """Write the state, with an L1 table that reaches so far."""
+        memory = ffi.from_buffer("char[]", view)
+        call = lib.by_qcow2_machine_state
+        await self.image.call(call, offset, memory, len(memory), True)
+
     # -- backing files
 
     async def change_backing(self, file: str | None, fmt: str | None) -> None:

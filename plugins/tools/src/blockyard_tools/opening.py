@@ -52,11 +52,13 @@ class How:
     program: str = "qemu-img"
     #: More options of the node, before what the name says (discard, detect-zeroes...).
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    #: Options that hold unless the name or ``options`` say otherwise.
+    defaults: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 async def open_image(
     yard: Yard,
-    name: str,
+    name: str | None,
     how: How,
     *,
     perm: Perm | None = None,
@@ -66,8 +68,9 @@ async def open_image(
 
     The handle is write-through where the cache mode is.  Where an image turns out to
     be raw by guessing and is opened for writing, standard error gets QEMU's warning.
-    Without ``perm`` the handle reads, and writes and resizes if ``how`` says so; without
-    ``shared`` others may do what they like, as far as the format lets them.
+    A name of None: ``how.options`` say it all.  Without ``perm`` the handle reads, and
+    writes and resizes if ``how`` says so; without ``shared`` others may do what they
+    like, as far as the format lets them.
 
     :raises BlockyardError: whose text is what follows ``qemu-img: Could not open 'NAME': ``.
     """
@@ -75,7 +78,7 @@ async def open_image(
 
     options = dict(how.options)
     named: str | None = name
-    if how.image_opts:
+    if how.image_opts and name is not None:
         options = {**image_options(name, how.program), **options}
         named = None
     if perm is None:
@@ -98,7 +101,11 @@ async def open_image(
 
 
 def _defaults(how: How) -> dict[str, Any]:
-    given: dict[str, Any] = {"read-only": not how.writable, **cache_options(how.cache)}
+    given: dict[str, Any] = {
+        "read-only": not how.writable,
+        **cache_options(how.cache),
+        **how.defaults,
+    }
     if how.force_share:
         given["force-share"] = True
     return given

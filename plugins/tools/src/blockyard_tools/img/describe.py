@@ -6,8 +6,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from blockyard.schema.order import dict_order
 from blockyard_tools.sizes import human_size, size_and_bytes
+from blockyard_tools.tree import tree_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,14 +38,14 @@ def _node(info: dict[str, Any], *, protocol: bool) -> Iterator[str]:
         yield from _backing(info)
     if "limits" in info:
         yield "Block limits:"
-        yield from _tree(info["limits"], 1)
+        yield from tree_lines(info["limits"], 1)
     if info.get("snapshots"):
         yield "Snapshot list:"
         yield from snapshot_table(info["snapshots"])
     data = info.get("format-specific", {}).get("data")
     if data:
         yield "Format specific information:"
-        yield from _tree(data, 1)
+        yield from tree_lines(data, 1)
 
 
 def _head(info: dict[str, Any], *, protocol: bool) -> Iterator[str]:
@@ -89,27 +89,3 @@ def snapshot_table(snapshots: list[dict[str, Any]]) -> Iterator[str]:
         icount = each.get("icount", "--")
         size = human_size(each["vm-state-size"])
         yield (f"{each['id']:<7} {each['name']:<16} {size:>8} {date:>19} {clock:>15} {icount:>10}")
-
-
-def _tree(value: dict[str, Any] | list[Any], depth: int) -> Iterator[str]:
-    """Objects and lists, a level of indentation each; dashes and underscores become spaces."""
-    if isinstance(value, dict):
-        pairs = [(_spaced(name), value[name]) for name in dict_order(list(value))]
-    else:
-        pairs = [(f"[{index}]", item) for index, item in enumerate(value)]
-    for name, item in pairs:
-        if isinstance(item, dict | list):
-            yield f"{'    ' * depth}{name}:"
-            yield from _tree(item, depth + 1)
-        else:
-            yield f"{'    ' * depth}{name}: {_scalar(item)}"
-
-
-def _spaced(name: str) -> str:
-    return name.replace("-", " ")
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
