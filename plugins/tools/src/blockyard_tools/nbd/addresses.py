@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
     from blockyard.activation import Passed
     from blockyard_tools.nbd.options import Settings
 
-__all__ = ["check_passed", "fd_address", "label_sockets", "main_address", "socket_path"]
+__all__ = [
+    "check_passed",
+    "fd_address",
+    "label_sockets",
+    "listen_early",
+    "main_address",
+    "socket_path",
+]
 
 _DEVICE_SOCKET = "/var/lock/qemu-nbd-{name}"
 _SOCKET_LABEL = "/proc/thread-self/attr/sockcreate"
@@ -53,14 +61,14 @@ def check_passed(settings: Settings, passed: tuple[Passed, ...]) -> None:
             raise BlockyardError(f"{what} can't be set when using socket activation")
 
 
-def fd_address(passed: Passed) -> dict[str, Any]:
-    """The address of a socket that was passed.
+def fd_address(fd: int) -> dict[str, Any]:
+    """The address of a socket that is open.
 
     :raises BlockyardError: if it is no socket.
     """
-    if not stat.S_ISSOCK(os.fstat(passed.fd).st_mode):
-        raise BlockyardError(f"File descriptor '{passed.fd}' is not a socket")
-    return {"type": "fd", "str": str(passed.fd)}
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise BlockyardError(f"File descriptor '{fd}' is not a socket")
+    return {"type": "fd", "str": str(fd)}
 
 
 def socket_path(settings: Settings) -> str:
@@ -76,6 +84,37 @@ def main_address(settings: Settings) -> dict[str, Any]:
         return {"type": "unix", "path": socket_path(settings)}
     port = settings.port or DEFAULT_PORT
     return {"type": "inet", "host": settings.bind or "0.0.0.0", "port": port}  # noqa: S104
+
+
+@contextlib.contextmanager
+def listen_early(settings: Settings) -> Iterator[int | None]:
+    """Listen on the unix socket before anything large is imported.
+
+    Whoever started the program may connect at once, and then waits for its first words.
+    The value is the listening descriptor, the body's from then on; None where the address
+    needs more than that, or does not suit: who comes to it later says why.  The socket's
+    path is gone at the end.
+    """
+    path = settings.socket
+    if path is None or settings.objects or settings.tls_creds or settings.selinux_label:
+        yield None
+        return
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                os.unlink(path)
+        sock.bind(path)
+        sock.listen(socket.SOMAXCONN)
+    except (OSError, ValueError):
+        sock.close()
+        yield None
+        return
+    try:
+        yield sock.detach()
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 @contextlib.contextmanager

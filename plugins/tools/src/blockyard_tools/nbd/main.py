@@ -40,15 +40,18 @@ def main(words: Sequence[str]) -> int:
 
 def _run(settings: Settings) -> int:
     from blockyard.activation import listen_descriptors
-    from blockyard.daemon.tracing import Tracing
     from blockyard.errors import BlockyardError
     from blockyard_tools.nbd.options import PROGRAM
 
     listen_descriptors()
-    tracing = Tracing(PROGRAM)
+    tracing = None
     try:
-        if not all(tracing.option(text) for text in settings.traces):
-            return 0
+        if settings.traces:
+            from blockyard.daemon.tracing import Tracing
+
+            tracing = Tracing(PROGRAM)
+            if not all(tracing.option(text) for text in settings.traces):
+                return 0
         if settings.listing or settings.disconnect:
             _without_server(settings)
             return 0
@@ -77,16 +80,22 @@ def _without_server(settings: Settings) -> None:
         print(f"{settings.image} disconnected")
 
 
-def _serve(settings: Settings, tracing: Tracing) -> int:
+def _serve(settings: Settings, tracing: Tracing | None) -> int:
     """Fork if that is asked for, then import what may start threads."""
     from blockyard_tools.nbd.background import Background, into_background
 
     background = Background()
     if settings.fork or (settings.device is not None and not settings.verbose):
         background = into_background(verbose=settings.verbose)
-    import anyio
+    from blockyard_tools.nbd.addresses import listen_early
+    from blockyard_tools.nbd.preparing import prepare
 
-    from blockyard_tools.nbd.serving import serve
+    if settings.tls_creds is None and not settings.objects:
+        prepare(settings)
+    with listen_early(settings) as listening:
+        import anyio
 
-    anyio.run(serve, settings, background, tracing)
+        from blockyard_tools.nbd.serving import serve
+
+        anyio.run(serve, settings, background, tracing, listening)
     return 0

@@ -45,16 +45,24 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXPORT = "qemu-nbd-export"
 
 
-async def serve(settings: Settings, background: Background, tracing: Tracing) -> None:
+async def serve(
+    settings: Settings,
+    background: Background,
+    tracing: Tracing | None = None,
+    listening: int | None = None,
+) -> None:
     """Serve until the last client has gone, or a signal comes; then close everything.
+
+    ``listening`` is a socket that listens already at the address of the settings.
 
     :raises ProgramError: if it cannot begin; everything is closed by then.
     """
     with anyio.open_signal_receiver(*_SIGNALS) as signals, contextlib.ExitStack() as ending:
         async with Yard(held=True) as yard:
-            tracing.attach(yard)
+            if tracing is not None:
+                tracing.attach(yard)
             try:
-                await _Serving(yard, settings, background).run(signals)
+                await _Serving(yard, settings, background, listening).run(signals)
             except BlockyardError as error:
                 raise ProgramError(PROGRAM, _hinted(str(error))) from error
             finally:
@@ -68,8 +76,11 @@ def _hinted(text: str) -> str:
 
 
 class _Serving:
-    def __init__(self, yard: Yard, settings: Settings, background: Background) -> None:
+    def __init__(
+        self, yard: Yard, settings: Settings, background: Background, listening: int | None
+    ) -> None:
         self._yard = yard
+        self._listening = listening
         self._settings = settings
         self._background = background
         self._stop = anyio.Event()
@@ -116,8 +127,10 @@ class _Serving:
     async def _listen(self) -> Any:
         """Start the server that the NBD plugin brings; answers it."""
         yard, settings = self._yard, self._settings
-        addresses = [fd_address(each) for each in activation.passed()]
-        addresses = addresses or [main_address(settings)]
+        fds = [each.fd for each in activation.passed()]
+        if self._listening is not None:
+            fds = [self._listening]
+        addresses = [fd_address(fd) for fd in fds] or [main_address(settings)]
         options = {
             "addr": addresses[0],
             "max-connections": self._connections(),
