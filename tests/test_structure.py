@@ -25,7 +25,7 @@ FLOORS = [
     | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"}
     | {"breakpoints", "filterdriver", "creation", "machinestate"},
     {"graph", "changes", "root", "carrier", "info", "imagename", "bitmaps", "dirtybitmap"}
-    | {"naming", "imageinfo", "snapshots", "corruption", "copying"},
+    | {"naming", "imageinfo", "snapshots", "corruption", "copying", "runner", "bencher"},
     {"job", "export", "objects", "iothread"},
     {"plugins"},
     {"yard", "image", "blocking", "newimage", "newoverlay"},

@@ -286,7 +286,7 @@ struct by_copy_range {
     uint64_t target_offset;
     uint32_t layers;           /* of source's backing chain: what they do not
                                   decide is left alone; 0: all is copied */
-    uint32_t reserved;
+    uint32_t target_zero;      /* 1: here, what is not written reads as zeroes */
 };
 
 struct by_copy_params {
@@ -373,6 +373,32 @@ void by_comparer_progress(const struct by_comparer *comparer,
                           struct by_compare_progress *out);
 void by_comparer_cancel(struct by_comparer *comparer);
 void by_comparer_free(struct by_comparer *comparer); /* after the event */
+
+/* ---- sending requests for their own sake */
+
+/* Sends a number of requests of one kind and size, so many at a time, and tells
+ * how long that took.  On the root's home loop. */
+struct by_bencher;
+
+struct by_bench_params {
+    struct by_root *root;
+    uint64_t count, depth;     /* requests; depth: in flight */
+    uint64_t bytes;            /* of each */
+    uint64_t offset, step;     /* of the first, to the next; modulo length */
+    uint64_t flush_interval;   /* a flush whenever so many divide what is
+                                  left; 0: none */
+    bool write;
+    bool no_drain;             /* a flush waits for no write */
+    uint8_t pattern;           /* what is written */
+    uint64_t tag;
+};
+
+/* Started at once; BY_EVENT_DONE(tag): the first error, or 0 with the event's a
+ * = nanoseconds.  Null: no memory. */
+struct by_bencher *by_bencher_start(const struct by_bench_params *params);
+/* Start nothing more. */
+void by_bencher_cancel(struct by_bencher *bencher);
+void by_bencher_free(struct by_bencher *bencher); /* after the event */
 
 /* ---- tracing */
 

@@ -126,7 +126,7 @@ static bool pass_over(struct by_copier *c)
             __atomic_fetch_add(&c->total, bytes, __ATOMIC_RELAXED);
         }
     } else if (c->extent.kind == COPY_SKIP
-               || (zero && copier_is(c, BY_COPY_TARGET_ZERO))) {
+               || (zero && copier_zero_there(c, c->extent.at, bytes))) {
         if (!copier_is(c, BY_COPY_COUNT)) {
             count_done(c, bytes);
         }
@@ -141,7 +141,7 @@ static void start(struct by_copier *c)
 {
     struct copy_slot *slot = c->idle;
     uint64_t most = c->extent.kind == COPY_ZERO ? MAX_ZEROES : c->chunk;
-    uint64_t into = c->unit ? c->extent.at & (c->unit - 1) : 0;
+    uint64_t into = c->grain < most ? c->extent.at & (c->grain - 1) : 0;
     uint64_t bytes = min64(c->extent.end - c->extent.at, most - into);
 
     c->idle = slot->next;

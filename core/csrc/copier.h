@@ -105,6 +105,9 @@ void copier_fail(struct by_copier *c, int result, uint64_t at,
                  enum by_copy_side side, uint32_t range);
 void copier_pump(struct by_copier *c);
 
+/* Do these bytes of the target read as zeroes when nothing is written? */
+bool copier_zero_there(const struct by_copier *c, uint64_t at,
+                       uint64_t bytes);
 /* The range that holds a position of the plan. */
 uint32_t copier_range_of(const struct by_copier *c, uint64_t at);
 

@@ -34,6 +34,22 @@ uint32_t copier_range_of(const struct by_copier *c, uint64_t at)
     return low;
 }
 
+bool copier_zero_there(const struct by_copier *c, uint64_t at, uint64_t bytes)
+{
+    uint32_t i;
+
+    if (copier_is(c, BY_COPY_TARGET_ZERO)) {
+        return true;
+    }
+    for (i = copier_range_of(c, at);
+         i < c->nranges && c->ranges[i].target_offset < at + bytes; i++) {
+        if (!c->ranges[i].target_zero) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The end of the ranges that follow each other without a gap. */
 static uint64_t region_end(const struct by_copier *c)
 {

@@ -108,8 +108,8 @@ static enum run_kind look(const struct copy_slot *slot, uint64_t from,
 
 bool copy_find_run(struct copy_slot *slot)
 {
-    bool zeroed = copier_is(slot->copier, BY_COPY_TARGET_ZERO)
-        && !slot->copier->reference;
+    bool zeroed = !slot->copier->reference
+        && copier_zero_there(slot->copier, slot->at, slot->bytes);
 
     while (slot->run < slot->bytes) {
         uint64_t end;

@@ -26,10 +26,10 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import attrs
 
-from blockyard.errors import BlockyardError, InvalidOption, from_errno
+from blockyard.errors import BlockyardError, from_errno
+from blockyard.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from blockyard.root import Root
 
 __all__ = [
+    "KNOWN_ZEROES",
     "Comparer",
     "Comparison",
     "Copier",
@@ -48,7 +49,9 @@ __all__ = [
     "Side",
 ]
 
-_DONE = 1
+#: ``sparse``: what the source's status calls zeroes, data is not looked at.
+KNOWN_ZEROES = 1 << 62
+
 _UNREADABLE = 16
 _UNREADABLE_STATUS = 17
 _NO_RANGE = 2**32 - 1
@@ -88,6 +91,8 @@ class Range:
     #: How many layers of the source's backing chain are copied: what they do not decide
     #: is left alone.  0: everything is copied.
     layers: int = 0
+    #: What is not written of it in the target reads as zeroes.
+    target_is_zero: bool = False
 
 
 @attrs.frozen
@@ -103,54 +108,7 @@ class Progress:
         return self.done / self.total if self.total else 1.0
 
 
-class _Runner:
-    """What both engines share: one native thing, started once, that ends with an event."""
-
-    def __init__(self, control: Control) -> None:
-        self._control = control
-        self._native: Any = None
-        self._last = Progress(0, 0)
-
-    def _start(self, tag: int) -> Any:
-        raise NotImplementedError
-
-    def _cancel(self) -> None:
-        raise NotImplementedError
-
-    def _event(self, event: Event) -> None:
-        """One that is not the end."""
-
-    async def _run(self) -> int:
-        """Run to the end; the result.  Cancelling ends it and waits until it has ended."""
-        ended = anyio.Event()
-        results: list[int] = []
-
-        def handler(event: Event) -> None:
-            if event.kind == _DONE:
-                results.append(event.result)
-                ended.set()
-            else:
-                self._event(event)
-
-        tag = self._control.tag(handler)
-        try:
-            self._native = self._start(tag)
-            if self._native == self._control.ffi.NULL:
-                self._native = None
-                raise InvalidOption("The copy's parameters make no sense")
-            try:
-                await ended.wait()
-            except BaseException:
-                self._cancel()
-                with anyio.CancelScope(shield=True):
-                    await ended.wait()
-                raise
-        finally:
-            self._control.release(tag)
-        return results[0]
-
-
-class Copier(_Runner):
+class Copier(Runner):
     """One copy.  The roots stay open, and their nodes on their loops, until it has ended."""
 
     def __init__(
@@ -199,6 +157,7 @@ class Copier(_Runner):
         :param count: the ranges are walked before, so that the progress is of the data.
         """
         super().__init__(control)
+        self._last = Progress(0, 0)
         self._target = target
         self._ranges = list(ranges)
         self._reference = reference
@@ -230,7 +189,7 @@ class Copier(_Runner):
         :raises CopyFailed: if something fails; what was written stays.
         """
         try:
-            result = await self._run()
+            result = (await self._run()).result
             self._check(result)
         finally:
             self._end()
@@ -278,6 +237,7 @@ class Copier(_Runner):
             "bytes": item.bytes,
             "target_offset": item.target_offset,
             "layers": item.layers,
+            "target_zero": item.target_is_zero,
         }
 
     def _cancel(self) -> None:
@@ -324,7 +284,7 @@ class Difference:
     offset: int
 
 
-class Comparer(_Runner):
+class Comparer(Runner):
     """One comparison; the shorter image is taken for zeroes behind its end."""
 
     def __init__(
@@ -338,6 +298,7 @@ class Comparer(_Runner):
     ) -> None:
         """``strict``: what is allocated must be the same as well, as far as both reach."""
         super().__init__(control)
+        self._last = Progress(0, 0)
         self._roots = roots
         self._fields = {"strict": strict, "parallel": parallel, "chunk": chunk}
 
@@ -347,7 +308,7 @@ class Comparer(_Runner):
         :raises CopyFailed: if something cannot be read before a difference is found.
         """
         try:
-            result = await self._run()
+            result = (await self._run()).result
             raw = self._raw()
             if result < 0 and raw.end != self._control.lib.BY_COMPARE_FAILED:
                 raise from_errno(result)

@@ -85,6 +85,8 @@ class DriverType:
     #: ``filename`` is what follows the prefix and its colon.  Children of the answer
     #: may be a :class:`NamedImage`.
     parse_filename: Callable[[str], dict[str, Any]] | None = None
+    #: Whether writes may be flagged as ones to compress, in whole clusters.
+    compresses: bool = False
     #: ``"module:NAME"`` of a :class:`blockyard.creation.Creation`: how people make and
     #: amend images of it.  None: nobody makes such images.
     creation: str | Creation | None = None

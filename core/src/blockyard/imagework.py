@@ -178,6 +178,15 @@ class ImageWork:
         """
         raise from_errno(_ENOTSUP)
 
+    async def make_empty(self) -> None:
+        """Give up all data, so that everything reads from the backing file.  Drained.
+
+        The node is writable; its length stays.
+
+        :raises ImageIOError: ENOTSUP by drivers that are not able to.
+        """
+        raise from_errno(_ENOTSUP)
+
     # -- checking and measuring
 
     async def check(self, fix: Fix = Fix.NONE) -> CheckResult:

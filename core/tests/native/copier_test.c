@@ -162,11 +162,19 @@ static void test_zero_target(void)
 {
     struct job job;
 
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 30; i++) {
         reset();
-        memset(target.bytes, 0, SIZE);
         make_job(&job);
-        job.params.flags |= BY_COPY_TARGET_ZERO;
+        if (rng() % 2) {
+            memset(target.bytes, 0, SIZE);
+            job.params.flags |= BY_COPY_TARGET_ZERO;
+        } else {
+            memset(target.bytes + job.ranges[1].target_offset, 0,
+                   job.ranges[1].bytes);
+            job.ranges[1].target_zero = 1;
+            job.params.unit = rng() % 2 ? SECTOR << rng() % 6 : 0;
+        }
+        memcpy(before, target.bytes, SIZE);
         CHECK(copy(&job) == 0);
         check_target(&job);
     }

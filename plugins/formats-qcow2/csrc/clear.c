@@ -99,3 +99,18 @@ int q2_clear(struct by_qcow2 *q, uint64_t first, uint64_t count, bool zero,
     }
     return result;
 }
+
+int by_qcow2_make_empty(struct by_qcow2 *q, char *why)
+{
+    uint64_t clusters = q2_cluster(q, q->size + q->cluster_size - 1);
+    int result;
+
+    why[0] = 0;
+    pthread_mutex_lock(&q->meta);
+    result = q2_clear(q, 0, clusters, false, BY_QCOW2_DISCARD_ALWAYS);
+    if (result == 0) {
+        result = q2_sync(q);
+    }
+    pthread_mutex_unlock(&q->meta);
+    return result;
+}

@@ -55,6 +55,10 @@ int by_qcow2_resize_head(struct by_qcow2 *q, uint64_t *offset,
  * gets its length (with BY_PREALLOC_OFF nothing else). */
 int by_qcow2_preallocate(struct by_qcow2 *q, uint32_t prealloc, char *why);
 
+/* Nothing of the disk is allocated any more: all of it reads from the backing
+ * node, or as zeroes.  Snapshots and VM state stay. */
+int by_qcow2_make_empty(struct by_qcow2 *q, char *why);
+
 /* ---- snapshots */
 
 struct by_qcow2_snapshot {

@@ -210,6 +210,10 @@ class Qcow2Work(Driver):
 
     # -- backing files
 
+    async def make_empty(self) -> None:
+        """Free everything that is allocated."""
+        await self.image.explained(lib.by_qcow2_make_empty)
+
     async def change_backing(self, file: str | None, fmt: str | None) -> None:
         """Write another backing file's name and format into the header.
 
