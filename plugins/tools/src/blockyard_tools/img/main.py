@@ -18,12 +18,18 @@ __all__ = ["COMMANDS", "main"]
 #: ``main(line) -> int``; only the one that runs is imported.
 COMMANDS: dict[str, str] = {
     "amend": "Update format-specific options of the image",
+    "bench": "Run a simple image benchmark",
     "bitmap": "Perform modifications of the persistent bitmap in the image",
     "check": "Check basic image integrity",
+    "commit": "Commit an image to its backing file",
+    "compare": "Check if two images have the same contents",
+    "convert": "Copy one or more images to another, changing the format on the way",
     "create": "Create and format a new image file",
+    "dd": "Copy blocks of an image to another",
     "info": "Display information about the image",
     "map": "Dump image metadata",
     "measure": "Calculate the file size required for a new image",
+    "rebase": "Change the backing file of an image",
     "resize": "Resize the image",
     "snapshot": "List or manipulate snapshots in the image",
 }
