@@ -60,6 +60,7 @@ def test_the_plugins_are_found(environment: Path) -> None:
         "luks",
         "secret",
         "copy-on-read",
+        "compress",
         "throttle",
         "throttle-group",
     } <= found

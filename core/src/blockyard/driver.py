@@ -215,6 +215,10 @@ class Driver(ImageWork, MachineState, Breakpoints, abc.ABC):
         """
         return None
 
+    def can_compress(self) -> bool:
+        """Whether writes may ask to be compressed; a filter asks what it shows."""
+        return False
+
     def statistics(self) -> dict[str, Any] | None:
         """QAPI BlockStatsSpecific without ``driver``, or None."""
         return None

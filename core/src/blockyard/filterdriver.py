@@ -45,3 +45,7 @@ class FilterDriver(Driver):
     def truncate_error(self, length: int, prealloc: str, error: BlockyardError) -> BlockyardError:
         """The child's own words: the request was its."""
         return self.shown.driver.truncate_error(length, prealloc, error)
+
+    def can_compress(self) -> bool:
+        """As the child."""
+        return self.shown.driver.can_compress()

@@ -76,6 +76,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "blkdebug": "blockyard-filters-debug",
         "blkverify": "blockyard-filters-debug",
         "blklogwrites": "blockyard-filters-debug",
+        "compress": "blockyard-filters-compress",
         "copy-on-read": "blockyard-filters-copy-on-read",
         "throttle": "blockyard-filters-throttle",
     },

@@ -358,6 +358,10 @@ class Qcow2Driver(Qcow2Work):
             return {}
         return {"encrypt": {"key-secret": encrypt.u.key_secret}}
 
+    def can_compress(self) -> bool:
+        """Into its own clusters; an external data file has none of those."""
+        return True
+
     async def image_info(self) -> dict[str, Any]:
         """What is told of the image."""
         return await image_info(self)
