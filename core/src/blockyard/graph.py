@@ -355,9 +355,12 @@ class Graph:
         """End one node that nobody uses; answers its former children."""
         try:
             async with self.drained([node]):
-                if node.writable:
-                    await self.carrier.flush(node)
-                await node.driver.before_close()
+                try:
+                    if node.writable:
+                        await self.carrier.flush(node)
+                finally:
+                    # Where flushing fails, whatever can be kept is kept all the same.
+                    await node.driver.before_close()
         except (BlockyardError, OSError) as error:
             _log.warning("closing node '%s': %s", node.name, error)
         await self.carrier.free(node)

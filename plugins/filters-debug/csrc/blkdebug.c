@@ -109,6 +109,33 @@ static int too_small(const struct by_blkdebug *debug,
     return 0;
 }
 
+/* A flush with nothing behind the last one meets no rule, as in QEMU. */
+static bool flushes_nothing(struct by_blkdebug *debug,
+                            const struct by_request *req)
+{
+    uint64_t written;
+
+    if (req->op == BY_OP_WRITE || req->op == BY_OP_WRITE_ZEROES
+        || req->op == BY_OP_DISCARD || req->op == BY_OP_TRUNCATE) {
+        __atomic_add_fetch(&debug->written, 1, __ATOMIC_RELAXED);
+    }
+    if (req->op != BY_OP_FLUSH) {
+        return false;
+    }
+    written = __atomic_load_n(&debug->written, __ATOMIC_RELAXED);
+    return __atomic_load_n(&debug->flushed, __ATOMIC_RELAXED) == written;
+}
+
+static void flush_passes(struct by_blkdebug *debug,
+                         const struct by_request *req)
+{
+    if (req->op == BY_OP_FLUSH) {
+        __atomic_store_n(&debug->flushed,
+                         __atomic_load_n(&debug->written, __ATOMIC_RELAXED),
+                         __ATOMIC_RELAXED);
+    }
+}
+
 static int submit(struct by_node *node, struct by_request *req)
 {
     struct by_blkdebug *debug = node->state;
@@ -125,8 +152,13 @@ static int submit(struct by_node *node, struct by_request *req)
         && req->bytes < debug->settings.discard_least) {
         return 0; /* advice only */
     }
-    error = iotype ? by_blkdebug_check(debug, iotype, req->offset, req->bytes,
-                                       &delay_ns, &immediately) : 0;
+    if (iotype && !flushes_nothing(debug, req)) {
+        error = by_blkdebug_check(debug, iotype, req->offset, req->bytes,
+                                  &delay_ns, &immediately);
+    }
+    if (error == 0) {
+        flush_passes(debug, req);
+    }
     if (delay_ns || (error && !immediately)) {
         return later(node, req, error, delay_ns);
     }

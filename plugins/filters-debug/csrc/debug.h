@@ -36,6 +36,8 @@ struct by_blkdebug {
     uint32_t drains;            /* breakpoints hold nothing meanwhile */
     struct by_rule *rules;      /* the last one added first */
     struct by_rule *active;     /* that requests are held against */
+    uint64_t written, flushed;  /* atomic: changes, and how many of them the
+                                   last flush has met */
     struct by_held *held;       /* the newest first */
     struct by_held *wanted;     /* the next request from `loop` (null: from
                                    anywhere) is to be held; the oldest first */

@@ -213,6 +213,10 @@ int q2_alloc_try(struct by_qcow2 *q, uint64_t *count, uint64_t *offset,
     int result = take(q, count, &cluster, fresh, NULL);
 
     *offset = cluster << q->cluster_bits;
+    if (result == 0) {
+        q2_event(q, BY_DEBUG_CLUSTER_ALLOC);
+        q2_event(q, BY_DEBUG_REFBLOCK_ALLOC);
+    }
     return result;
 }
 
@@ -308,6 +312,7 @@ int q2_alloc_bytes(struct by_qcow2 *q, uint64_t bytes, uint64_t *offset)
                 - (*offset & ~(q->cluster_size - 1)), BY_QCOW2_DISCARD_NEVER);
         return -EFBIG;
     }
+    q2_event(q, BY_DEBUG_CLUSTER_ALLOC_BYTES);
     return 0;
 }
 
@@ -428,6 +433,8 @@ static int claim_run(struct by_qcow2 *q, uint64_t first, uint64_t count,
 int q2_alloc_for(struct by_qcow2 *q, uint64_t from, uint64_t count,
                  const char *what, uint64_t *offset)
 {
+    q2_event(q, BY_DEBUG_CLUSTER_ALLOC);
+    q2_event(q, BY_DEBUG_REFBLOCK_ALLOC);
     for (;;) {
         struct q2_slice *slice;
         int result;

@@ -244,6 +244,12 @@ static void load_done(struct by_request *req, int result)
     load_end(req->owner, result);
 }
 
+static void announce_load(const struct by_qcow2 *q,
+                          const struct q2_cache *cache)
+{
+    q2_event(q, cache == &q->l2 ? BY_DEBUG_L2_LOAD : BY_DEBUG_REFBLOCK_LOAD);
+}
+
 static void load_start(struct by_task *task)
 {
     struct q2_load *load = task->owner;
@@ -251,6 +257,7 @@ static void load_start(struct by_task *task)
     uint64_t there = load->req.offset < end ? end - load->req.offset : 0;
     int result = 0;
 
+    announce_load(load->q, load->cache);
     if (there < load->req.bytes) {
         memset(load->slice->table + there, 0, load->req.bytes - there);
         load->req.bytes = load->iov.iov_len = there;
@@ -391,6 +398,7 @@ int q2_cache_get(struct by_qcow2 *q, struct q2_cache *cache, uint64_t offset,
     result = reserve(q, cache, offset, &slice);
     if (result == 1) {
         pthread_mutex_unlock(&q->lock);
+        announce_load(q, cache);
         result = q2_pread(q, offset, slice->table, cache->slice_bytes);
         pthread_mutex_lock(&q->lock);
         if (result < 0) {

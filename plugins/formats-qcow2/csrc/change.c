@@ -84,6 +84,10 @@ static int write_out(struct q2_change *c)
         result = gather(c);
     }
     if (result == 0) {
+        by_debug_event(q->data, BY_DEBUG_WRITE_AIO);
+        if (c->head || c->tail) {
+            q2_event(q, BY_DEBUG_COW_WRITE);
+        }
         result = q->crypto ? q2_write_encrypted(q, guest, &c->write)
                            : q2_api->submit(q->data, &c->write);
     }
@@ -131,6 +135,7 @@ static void fetch(struct q2_change *c, int side, uint64_t guest,
         .loop = c->of->loop, .done = read_done, .owner = c,
     };
     c->reading++;
+    q2_event(c->q, BY_DEBUG_COW_READ);
     result = q2_read(c->q, read);
     if (result != BY_PENDING) {
         c->reading--;

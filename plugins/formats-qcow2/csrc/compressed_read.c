@@ -99,6 +99,7 @@ static int fetch(struct q2_unpacking *u)
         .bytes = u->there, .iov = &u->iov, .niov = 1, .loop = u->req->loop,
         .done = packed_read, .owner = u,
     };
+    q2_event(u->q, BY_DEBUG_READ_COMPRESSED);
     result = q2_api->submit(u->q->file, &u->read);
     if (result < 0) {
         return made(u, result);

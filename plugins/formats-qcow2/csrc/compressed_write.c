@@ -105,6 +105,7 @@ static void link_packed(struct q2_pack *k)
     uint64_t old = q2_be64(entry);
 
     q2_plain_forget(q, k->at);
+    q2_event(q, BY_DEBUG_L2_UPDATE_COMPRESSED);
     q2_put64(entry, q2_packed_entry(q, k->at, k->packed));
     if (q->set.extended_l2) {
         q2_put64(entry + 8, 0);
@@ -189,6 +190,7 @@ static int put(struct q2_pack *k)
         .offset = k->at, .bytes = k->packed, .iov = &k->iov, .niov = 1,
         .loop = k->p->req->loop, .done = write_done, .owner = k,
     };
+    q2_event(q, BY_DEBUG_WRITE_COMPRESSED);
     result = q2_api->submit(q->file, &k->write);
     return result == BY_PENDING ? result : written(k, result);
 }

@@ -166,6 +166,8 @@ static int write_copies(struct by_qcow2 *q, struct dirty *dirty,
                && item[n].offset == item->offset + (uint64_t)n * bytes) {
             n++;
         }
+        q2_event(q, dirty->cache == &q->l2 ? BY_DEBUG_L2_UPDATE
+                                           : BY_DEBUG_REFBLOCK_UPDATE_PART);
         result = write_at(q, dirty->type, item->offset,
                           dirty->buffer + (size_t)i * bytes,
                           (uint64_t)n * bytes);
@@ -254,6 +256,7 @@ static int l1_copy(struct by_qcow2 *q, struct l1_copy *l1)
 
 static int l1_write(struct by_qcow2 *q, const struct l1_copy *l1)
 {
+    q2_event(q, BY_DEBUG_L1_UPDATE);
     return write_at(q, BY_QCOW2_OL_ACTIVE_L1, q->l1_offset + l1->from * 8,
                     l1->bytes, (l1->to - l1->from) * 8);
 }
@@ -382,6 +385,7 @@ int q2_flush_chore(struct by_qcow2 *q, struct q2_chore *chore)
         q2_free_later(q, freed); /* the guest need not wait for that */
     }
     pthread_mutex_unlock(&q->lock);
+    q2_event(q, BY_DEBUG_FLUSH_TO_DISK);
     return result;
 }
 

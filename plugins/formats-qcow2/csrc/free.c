@@ -112,6 +112,7 @@ void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
     if (q->set.data_file || !bytes) {
         return;
     }
+    q2_event(q, BY_DEBUG_CLUSTER_FREE);
     if (last && last->offset + last->bytes == offset && last->why == why
         && last->epoch == q->epoch) {
         last->bytes += bytes;

@@ -42,7 +42,7 @@ static int check_free(struct by_qcow2 *q, uint64_t first, uint64_t count)
 /* A block's content at `at`, which counts those of [first, first + count) that
  * are in its range. */
 static int write_block(struct by_qcow2 *q, uint64_t at, uint64_t index,
-                       uint64_t first, uint64_t count)
+                       uint64_t first, uint64_t count, uint32_t event)
 {
     uint64_t from = index << q->refblock_bits;
     uint64_t to = from + (1ull << q->refblock_bits);
@@ -57,6 +57,7 @@ static int write_block(struct by_qcow2 *q, uint64_t at, uint64_t index,
             q2_refcount_write(q, block, c - from, 1);
         }
     }
+    q2_event(q, event);
     result = q2_pwrite(q, at << q->cluster_bits, block, q->cluster_size);
     free(block);
     return result;
@@ -97,6 +98,7 @@ static int set_entry(struct by_qcow2 *q, uint64_t index, uint64_t block)
         return result;
     }
     q2_put64(entry, block << q->cluster_bits);
+    q2_event(q, BY_DEBUG_REFBLOCK_ALLOC_HOOKUP);
     result = q2_pwrite(q, at, entry, sizeof(entry));
     pthread_mutex_lock(&q->lock);
     if (result < 0) {
@@ -124,7 +126,8 @@ static int make_within(struct by_qcow2 *q, uint64_t index, uint64_t block)
         result = q2_file_reach(q, (block + 1) << q->cluster_bits);
     }
     if (result == 0) {
-        result = write_block(q, block, index, block, 1);
+        result = write_block(q, block, index, block, 1,
+                             BY_DEBUG_REFBLOCK_ALLOC_WRITE);
     }
     if (result == 0) {
         result = q2_barrier(q);
@@ -143,7 +146,8 @@ static int make_behind(struct by_qcow2 *q, uint64_t index, uint64_t first,
     if (result < 0) {
         return result;
     }
-    result = write_block(q, q2_cluster(q, offset), index, 0, 0);
+    result = write_block(q, q2_cluster(q, offset), index, 0, 0,
+                         BY_DEBUG_REFBLOCK_ALLOC_WRITE);
     if (result == 0) {
         result = q2_sync_refcounts(q);
     }
@@ -212,12 +216,13 @@ static int write_area(struct by_qcow2 *q, const struct area *area,
 
     for (uint64_t i = 0; result == 0 && i < area->blocks; i++) {
         result = write_block(q, area->first + i, index + i, area->first,
-                             count);
+                             count, BY_DEBUG_REFBLOCK_ALLOC_WRITE_BLOCKS);
     }
     if (result == 0) {
         for (uint64_t i = 0; i < area->entries; i++) {
             q2_put64(out + i * 8, table[i]);
         }
+        q2_event(q, BY_DEBUG_REFBLOCK_ALLOC_WRITE_TABLE);
         result = q2_pwrite(q, offset, out, bytes);
     }
     free(out);
@@ -229,6 +234,7 @@ static int write_area(struct by_qcow2 *q, const struct area *area,
     }
     q2_put64(fields, offset);
     q2_put32(fields + 8, area->clusters);
+    q2_event(q, BY_DEBUG_REFBLOCK_ALLOC_SWITCH_TABLE);
     result = q2_header_put(q, Q2_AT_REFTABLE_OFFSET, fields, sizeof(fields));
     if (result == 0) {
         result = q2_barrier(q);
@@ -272,10 +278,11 @@ static int switch_to(struct by_qcow2 *q, const struct area *area,
 
 static int grow(struct by_qcow2 *q, uint64_t entries, uint64_t behind)
 {
-    struct area area;
+    struct area area = { 0 };
     uint64_t *table;
     int result = plan(q, entries, behind, &area);
 
+    q2_event(q, BY_DEBUG_REFTABLE_GROW);
     if (result == 0) {
         result = check_free(q, area.first, area.blocks + area.clusters);
     }

@@ -168,6 +168,13 @@ struct by_qcow2 {
     char resize_why[256];           /* sizing.c: QEMU's sentence, or empty */
 };
 
+/* Any thread, lock held or not: tell the file, before the request that it is
+ * about (or where there is none, where QEMU's documentation has the event). */
+static inline void q2_event(const struct by_qcow2 *q, uint32_t event)
+{
+    by_debug_event(q->file, event);
+}
+
 static inline uint64_t q2_cluster(const struct by_qcow2 *q, uint64_t offset)
 {
     return offset >> q->cluster_bits;

@@ -27,6 +27,7 @@ static int fill_slice(struct by_qcow2 *q, uint64_t old, uint64_t new)
     int result = 0;
 
     if (old) {
+        q2_event(q, BY_DEBUG_L2_ALLOC_COW_READ);
         result = q2_cache_get(q, &q->l2, old, &from);
     }
     if (result == 0) {
@@ -80,6 +81,7 @@ int q2_l2_make(struct by_qcow2 *q, uint32_t l1_index)
     q2_cache_forget(&q->l2, new, q->cluster_size);
     pthread_mutex_unlock(&q->lock);
     result = fill(q, old, new);
+    q2_event(q, BY_DEBUG_L2_ALLOC_WRITE);
     pthread_mutex_lock(&q->lock);
     if (result == 0) {
         result = q2_map_add(q, new, q->cluster_size, BY_QCOW2_OL_ACTIVE_L2);

@@ -22,10 +22,12 @@ static int place(struct by_qcow2 *q, const uint64_t *l1, uint32_t entries,
     if (!entries) {
         return q2_sync(q);
     }
+    q2_event(q, BY_DEBUG_L1_GROW_ALLOC_TABLE);
     result = q2_alloc_wait(q, bytes, offset);
     if (result < 0) {
         return result;
     }
+    q2_event(q, BY_DEBUG_L1_GROW_WRITE_TABLE);
     result = q2_table_write(q, 0, *offset, l1, entries);
     if (result == 0) {
         result = q2_sync(q);
@@ -54,6 +56,7 @@ static int change_over(struct by_qcow2 *q, uint64_t offset, uint32_t entries,
     q2_put32(fields + 8, q->set.crypt_method);
     q2_put32(fields + 12, entries);
     q2_put64(fields + 16, offset);
+    q2_event(q, BY_DEBUG_L1_GROW_ACTIVATE_TABLE);
     result = q2_header_put(q, Q2_AT_SIZE + skip, fields + skip,
                            sizeof(fields) - skip);
     return result < 0 ? result : q2_barrier(q);

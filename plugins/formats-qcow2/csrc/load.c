@@ -68,6 +68,9 @@ static int read_table(struct by_qcow2 *q, uint64_t offset, uint64_t entries,
     if (!table) {
         return -ENOMEM;
     }
+    if (offset == q->set.reftable_offset) {
+        q2_event(q, BY_DEBUG_REFTABLE_LOAD);
+    }
     result = q2_pread(q, offset, table, entries * 8);
     if (result < 0) {
         free(table);

@@ -35,10 +35,12 @@ static int flush(struct by_qcow2 *q, struct by_request *req)
     struct q2_flushing *f;
     bool tables;
 
+    q2_event(q, BY_DEBUG_FLUSH_TO_OS);
     pthread_mutex_lock(&q->lock);
     tables = q2_flush_needed(q) || q->data != q->file;
     pthread_mutex_unlock(&q->lock);
     if (!tables) {
+        q2_event(q, BY_DEBUG_FLUSH_TO_DISK);
         return q2_api->submit(q->file, req);
     }
     f = (struct q2_flushing *)q2_api->frame_push(req, sizeof(*f),

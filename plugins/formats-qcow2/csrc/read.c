@@ -68,6 +68,7 @@ static int forward(struct by_qcow2 *q, struct by_request *req, uint64_t host,
     f->q = q;
     f->epoch = epoch;
     req->offset = host;
+    q2_event(q, BY_DEBUG_READ_AIO);
     result = q2_api->submit(q->data, req);
     if (result != BY_PENDING) {
         q2_leave(q, epoch);
@@ -131,6 +132,7 @@ static int read_backing(struct q2_read_part *part, struct q2_run *run)
     }
     q2_sub_request(&part->req, r->req, BY_OP_READ, r->at, r->skip, run->bytes,
                    part_done, part);
+    q2_event(r->q, BY_DEBUG_READ_BACKING_AIO);
     return q2_api->submit(r->q->backing, &part->req);
 }
 
@@ -152,6 +154,7 @@ static int read_run(struct q2_read_part *part, struct q2_run *run)
     default:
         q2_sub_request(&part->req, r->req, BY_OP_READ, run->host, r->skip,
                        run->bytes, part_done, part);
+        q2_event(q, BY_DEBUG_READ_AIO);
         return q->crypto ? q2_read_encrypted(q, r->at, &part->req)
                          : q2_api->submit(q->data, &part->req);
     }
@@ -289,6 +292,7 @@ int q2_read(struct by_qcow2 *q, struct by_request *req)
         if (run.kind == Q2_KIND_UNALLOCATED
             && by_range_ok(req->offset, req->bytes,
                            by_node_length(q->backing))) {
+            q2_event(q, BY_DEBUG_READ_BACKING_AIO);
             return q2_api->submit(q->backing, req);
         }
         return read_in_parts(q, req);

@@ -11,7 +11,7 @@ import attrs
 
 from blockyard import bitmaps
 from blockyard.corruption import report_corruption
-from blockyard.errors import BlockyardError, from_errno
+from blockyard.errors import BlockyardError, ImageIOError, from_errno
 from blockyard.node import Child, Node, Opened
 from blockyard.permission import Perm, Role
 from blockyard.request import Limits
@@ -245,7 +245,12 @@ class Qcow2Driver(Qcow2Work):
     async def before_close(self) -> None:
         """Store the bitmaps, write the tables, and cut the file's unused end off."""
         if self.node.writable:
-            await self._settle()
+            try:
+                await self._settle()
+            except ImageIOError as error:
+                # QEMU's words: it flushes one after the other, and both fail.
+                for cache in ("L2 table", "refcount block"):
+                    _log.warning("Failed to flush the %s cache: %s", cache, error)
         bitmaps.release_stored(self.node)
 
     async def _settle(self) -> None:
