@@ -277,7 +277,9 @@ class Graph:
         async with self.writer:
             await moving.move(self, node, home)
 
-    async def resize(self, node: Node, length: int) -> None:
+    async def resize(
+        self, node: Node, length: int, prealloc: Preallocation = Preallocation.OFF
+    ) -> None:
         """block_resize: make the node ``length`` bytes long."""
         if length < 0:
             raise InvalidOption("Parameter 'size' expects a >0 size")
@@ -286,11 +288,11 @@ class Graph:
         async with self.writer:
             root = await self.attach_root(node, Perm.RESIZE)
             try:
-                await self._truncate(root, length)
+                await self._truncate(root, length, prealloc)
             finally:
                 await self.detach_root(root)
 
-    async def _truncate(self, root: Root, length: int) -> None:
+    async def _truncate(self, root: Root, length: int, prealloc: Preallocation) -> None:
         node = root.node
         if node.read_only:
             raise PermissionConflict("Image is read-only")
@@ -298,12 +300,13 @@ class Graph:
         async with self.drained([node]):
             inner = self.carrier.access(root.native, inner=True)
             try:
-                await inner.truncate(length, prealloc=Preallocation.OFF, exact=False)
+                await inner.truncate(length, prealloc=prealloc, exact=False)
             except ImageIOError as error:
                 if error.errno == 95:
                     raise Unsupported("Image format driver does not support resize") from error
                 told = from_errno(error.errno or 5, "Failed to resize image")
-                raise node.driver.truncate_error(length, "off", told) from error
+                mode = prealloc.name.lower()
+                raise node.driver.truncate_error(length, mode, told) from error
         self.length_changed(node)
 
     # -- for opening and its neighbours

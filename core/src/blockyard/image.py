@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
+from blockyard.imagework import Fix
 from blockyard.permission import Perm
 from blockyard.request import BlockStatus, Limits, Op, Preallocation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from blockyard.imagework import CheckResult
     from blockyard.node import Node
     from blockyard.root import Root
     from blockyard.yard import Yard
@@ -162,6 +164,20 @@ class Image:
     async def resize(self, length: int) -> None:
         """:meth:`truncate` without preallocation."""
         await self.truncate(length)
+
+    async def check(
+        self, fix: Fix = Fix.NONE, tell: Callable[[str], None] | None = None
+    ) -> CheckResult:
+        """Look for what is wrong in the image's tables, and repair what ``fix`` says.
+
+        ``tell`` is called with each finding, a sentence, as soon as it is found.
+
+        :raises Unsupported: by formats without a check.
+        :raises ImageIOError: if the check itself cannot go on.
+        """
+        graph = self._yard.graph
+        async with graph.writer, graph.drained([self.node]):
+            return await self.node.driver.check(fix, tell)
 
     async def prefetch(self, offset: int, length: int) -> None:
         """Hint that the range will be read soon."""

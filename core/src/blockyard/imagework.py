@@ -17,7 +17,7 @@ import attrs
 from blockyard.errors import Unsupported, from_errno
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from blockyard.node import Node
     from blockyard.schema.blockinfo import SnapshotInfo
@@ -118,6 +118,36 @@ class ImageWork:
     async def amend_end(self) -> None:
         """Give up the permissions of :meth:`amend_begin`.  Cannot fail."""
 
+    async def remodel(
+        self,
+        values: Mapping[str, str],
+        *,
+        force: bool = False,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Change the image in place, from options as people give them.
+
+        ``values`` are options of the ``amend`` of the driver's
+        :class:`~blockyard.creation.Creation`; ``force`` allows what makes data
+        unreadable; ``tell`` hears how far it is: done, total.  The node is drained and
+        writable.  By default they become the declaration's ``amend_options``.
+
+        :raises BlockyardError: if the options do not suit the image, or it fails.
+        """
+        from blockyard.schema import visit_keyval
+
+        declaration = self.node.type
+        if declaration.amend_options is None:
+            raise Unsupported(
+                f"Format driver '{declaration.name}' does not support option amendment"
+            )
+        options: Any = visit_keyval(declaration.amend_options, dict(values))
+        await self.amend_begin()
+        try:
+            await self.amend(options, force=force)
+        finally:
+            await self.amend_end()
+
     # -- internal snapshots
 
     async def snapshots(self) -> list[SnapshotInfo]:
@@ -189,8 +219,12 @@ class ImageWork:
 
     # -- checking and measuring
 
-    async def check(self, fix: Fix = Fix.NONE) -> CheckResult:
+    async def check(
+        self, fix: Fix = Fix.NONE, tell: Callable[[str], None] | None = None
+    ) -> CheckResult:
         """Look for what is wrong in the image's tables, and repair what ``fix`` says.  Drained.
+
+        ``tell`` is called with each finding, a sentence, as soon as it is found.
 
         :raises Unsupported: by formats without a check.
         :raises ImageIOError: if the check itself cannot go on.

@@ -21,6 +21,7 @@ from blockyard.changes.options import nested
 from blockyard.entrypoints import implementation, load_object
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, UnknownPlugin, Unsupported
 from blockyard.imagename import image_options, protocol_of
+from blockyard.imagework import ImageWork
 from blockyard.permission import ALL, Perm
 from blockyard.schema.legacy import parse_legacy
 
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from blockyard.creation import CreateOption, Creation
     from blockyard.declaration import DriverType
     from blockyard.image import Image
+    from blockyard.imagework import Measure
+    from blockyard.node import Node
     from blockyard.plugins import Registry
     from blockyard.yard import Yard
 
-__all__ = ["NewImage", "creation_of", "driver_named", "make_image"]
+__all__ = ["NewImage", "creation_of", "driver_named", "make_image", "measure_image"]
 
 _SECTOR = 512
 _EFBIG = 27
@@ -68,6 +71,18 @@ class NewImage:
         if protocol.creation is None:
             raise Unsupported(f"Protocol driver '{protocol.name}' does not support image creation")
         return cls(filename=filename, driver=driver, protocol=protocol)
+
+    @classmethod
+    def of_format(cls, registry: Registry, fmt: str) -> NewImage:
+        """One that nobody is going to make: for its options, and for :func:`measure_image`.
+
+        :raises UnknownPlugin: if there is no such format.
+        :raises Unsupported: if it cannot make images.
+        """
+        driver = driver_named(registry, fmt)
+        if driver.creation is None:
+            raise Unsupported(f"Format driver '{driver.name}' does not support image creation")
+        return cls(filename="", driver=driver, protocol=registry.driver("file"))
 
     @property
     def options(self) -> list[CreateOption]:
@@ -156,6 +171,29 @@ async def make_image(yard: Yard, new: NewImage) -> None:
                 f"The image size is too large for file format '{new.driver.name}'{hint}", _EFBIG
             ) from error
         raise
+
+
+async def measure_image(yard: Yard, new: NewImage, source: Node | None) -> Measure:
+    """How large the image would be with what is in ``source``, which decides the size.
+
+    :raises BlockyardError: with QEMU's text.
+    """
+    from blockyard.schema.keyvalvisitor import check_keyval
+
+    driver = implementation(new.driver)
+    creation = creation_of(new.driver)
+    if creation is None or driver.measure.__func__ is ImageWork.measure.__func__:  # type: ignore[attr-defined]
+        name = new.driver.name
+        raise Unsupported(f"Block driver '{name}' does not support size measurement")
+    own = {k: v for k, v in new.values.items() if creation.named(k)}
+    members = creation.translated(own)
+    if "size" in members:
+        members["size"] = _whole_sectors(members["size"])
+    file = {"file": "-"} if new.driver.kind == "format" else {"filename": "-"}
+    flat = nested({"size": "0", **members, **file})
+    checked = check_keyval(new.driver.create_options, flat)
+    kept = {name: value for name, value in checked.items() if name not in file}
+    return await driver.measure(kept, source)  # type: ignore[no-any-return]
 
 
 # -- what images lie in

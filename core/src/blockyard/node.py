@@ -96,6 +96,9 @@ class Node:
     force_share: bool = False
     #: Opened to ask about the image and not to read it: keys stay unread.
     without_contents: bool = False
+    #: Opened to be checked: what is wrong with the image is neither mended nor refused
+    #: before the check has told of it.
+    checking: bool = False
     #: False after blockdev-set-active active=false: the image may belong to somebody else.
     active: bool = True
     #: The parent whose inline definition made this node, which it inherits options from.

@@ -25,6 +25,7 @@ __all__ = [
     "create_snapshot",
     "delete_snapshot",
     "find_snapshot",
+    "keep_snapshot",
     "keeper_of",
     "snapshots_of",
 ]
@@ -85,6 +86,22 @@ async def create_snapshot(graph: Graph, node: Node, name: str, device: str) -> S
         except ImageIOError as error:
             text = f"Failed to create snapshot '{name}' on device '{device}'"
             raise from_errno(error.errno or 5, text) from error
+
+
+async def keep_snapshot(graph: Graph, node: Node, name: str) -> SnapshotInfo:
+    """Keep the present content of ``node`` under ``name``, which others may have as well.
+
+    For programs that no machine belongs to: its clock is at nothing.
+
+    :raises ImageIOError: ENOTSUP if the image cannot have snapshots, or if it fails.
+    """
+    async with graph.writer, graph.drained([node]):
+        keeper = keeper_of(node)
+        if keeper is None:
+            raise from_errno(95)
+        info = _taken_now(name)
+        info.vm_clock_sec = info.vm_clock_nsec = info.icount = 0
+        return await keeper.driver.snapshot_create(info.name, info)
 
 
 async def _creatable(node: Node, name: str, device: str) -> Node:

@@ -150,6 +150,7 @@ class Yard:
         defaults: Mapping[str, Any] | None = None,
         backing: bool = True,
         contents: bool = True,
+        checking: bool = False,
         perm: Perm | None = None,
         shared: Perm | None = None,
     ) -> Image:
@@ -164,6 +165,7 @@ class Yard:
 
         ``backing=False`` leaves the backing file closed; ``contents=False`` opens the
         image only to ask about it: nothing is decrypted, so that no secret is needed.
+        ``checking`` opens what is damaged as it is, for :meth:`Image.check`.
         What others may do meanwhile is as for :meth:`open`, unless ``perm`` and
         ``shared`` say what is needed and what is shared.
 
@@ -180,6 +182,7 @@ class Yard:
                 defaults=defaults or {},
                 backing=backing,
                 contents=contents,
+                checking=checking,
             )
             return await self._attach_new(node, perm, shared)
 

@@ -54,10 +54,8 @@ def ours(folder: Path, words: list[str]) -> Outcome:
 
 def theirs(folder: Path, words: list[str]) -> Outcome:
     """Run qemu-img."""
-    done = subprocess.run(
-        ["qemu-img", *words], cwd=folder, capture_output=True, text=True, check=False
-    )
-    return Outcome(_same(done.stdout), _same(done.stderr), done.returncode)
+    done = subprocess.run(["qemu-img", *words], cwd=folder, capture_output=True, check=False)
+    return Outcome(_same(done.stdout.decode()), _same(done.stderr.decode()), done.returncode)
 
 
 def _same(text: str) -> str:

@@ -52,3 +52,43 @@ def test_create(tmp_path: Path) -> None:
 def test_info(tmp_path: Path) -> None:
     found = differences(tmp_path, _many_images, table("info"))
     assert not found, shown(found)
+
+
+def _mapped_images(folder: Path) -> None:
+    _many_images(folder)
+    _shell(
+        folder,
+        """
+        touch e.img
+        qemu-img create -f qcow2 m0.q 4M
+        qemu-io -c 'write 0 1M' -c 'write -z 2M 64k' -c 'write -c 3M 64k' m0.q
+        qemu-img create -f qcow2 -b m0.q -F qcow2 m1.q 6M
+        qemu-io -c 'write 128k 64k' -c 'write -zu 1M 128k' -c 'write 5M 64k' m1.q
+        qemu-img create -f qcow2 rq.q 1M
+        qemu-img create -f qcow2 s.q 1M
+        qemu-img create -f qcow2 -o compat=0.10 v2.q 1M
+        qemu-img create -f qcow2 b.q 10M
+        qemu-img create -f qcow2 b2.q 10M
+        truncate -s 1M rs.img
+        """,
+    )
+
+
+def test_map(tmp_path: Path) -> None:
+    found = differences(tmp_path, _mapped_images, table("map"))
+    assert not found, shown(found)
+
+
+def test_resize_snapshot_and_check(tmp_path: Path) -> None:
+    found = differences(tmp_path, _mapped_images, table("change"))
+    assert not found, shown(found)
+
+
+def test_bitmap_and_measure(tmp_path: Path) -> None:
+    found = differences(tmp_path, _mapped_images, table("bitmap"))
+    assert not found, shown(found)
+
+
+def test_amend(tmp_path: Path) -> None:
+    found = differences(tmp_path, _mapped_images, table("amend"))
+    assert not found, shown(found)

@@ -41,6 +41,11 @@ def test_a_number_that_is_too_large_is_still_a_number(text: str) -> None:
     assert parse_number(text) == 1 << 64
 
 
-@pytest.mark.parametrize("text", ["", "x", "1kB", "-5", "1.2.3"])
+@pytest.mark.parametrize(("text", "number"), [("-1", -1), ("-1024", -1), ("-0", None)])
+def test_so_is_a_negative_one(text: str, number: int | None) -> None:
+    assert parse_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "x", "1kB", "-5k", "-", "1.2.3"])
 def test_what_is_no_number_is_none(text: str) -> None:
     assert parse_number(text) is None

@@ -40,6 +40,7 @@ async def open_named(
     defaults: Mapping[str, Any],
     backing: bool = True,
     contents: bool = True,
+    checking: bool = False,
 ) -> Node:
     """Open an image; the arguments are those of :meth:`blockyard.yard.Yard.open_named`.
 
@@ -66,6 +67,7 @@ async def open_named(
         top = plan_tree(graph, visited(merged, graph.registry))
         top.node.driver.guarded = guessed
         top.node.without_contents = not contents
+        top.node.checking = checking
         top.backing = backing
         if file is not None:
             file.inherits_from = top.node

@@ -137,9 +137,9 @@ class ImageBitmaps:
                 self._check_storable(bitmap)
                 new[bitmap.name] = await self._store_one(bitmap)
             replaced = [entry for entry in self.entries if entry.name in new]
-            kept = [entry for entry in self.entries if entry.name not in new]
             if new:
-                await self._replace([*kept, *new.values()])
+                added = [new[name] for name in new if name not in {e.name for e in self.entries}]
+                await self._replace([*(new.get(e.name, e) for e in self.entries), *added])
         except BlockyardError:
             for entry in new.values():
                 await self._free(entry)

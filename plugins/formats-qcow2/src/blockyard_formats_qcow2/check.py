@@ -13,6 +13,8 @@ from blockyard_formats_qcow2.image import aside
 from blockyard_formats_qcow2.native import ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blockyard_formats_qcow2.image import OpenImage
 
 __all__ = ["run"]
@@ -23,8 +25,8 @@ _TEXT_BYTES = 4096
 _MILLISECONDS = 200
 
 
-async def run(image: OpenImage, fix: Fix) -> CheckResult:
-    """Check an image without requests, and mend what ``fix`` names.
+async def run(image: OpenImage, fix: Fix, tell: Callable[[str], None] | None = None) -> CheckResult:
+    """Check an image without requests, and mend what ``fix`` names; ``tell`` hears of all.
 
     Cancelled, it ends soon, and the image is consistent.
 
@@ -36,7 +38,14 @@ async def run(image: OpenImage, fix: Fix) -> CheckResult:
     out = ffi.new("struct by_qcow2_check_result *")
     lines: list[str] = []
     try:
-        result = await _both(image, talk, fix, out, lines)
+
+        def hear(found: list[str]) -> None:
+            lines.extend(found[: _MOST_MESSAGES - len(lines)])
+            if tell is not None:
+                for line in found:
+                    tell(line)
+
+        result = await _both(image, talk, fix, out, hear)
     finally:
         lib.by_qcow2_talk_free(talk)
     if result < 0:
@@ -56,7 +65,9 @@ async def run(image: OpenImage, fix: Fix) -> CheckResult:
     )
 
 
-async def _both(image: OpenImage, talk: Any, fix: Fix, out: Any, lines: list[str]) -> int:
+async def _both(
+    image: OpenImage, talk: Any, fix: Fix, out: Any, hear: Callable[[list[str]], None]
+) -> int:
     """The check on one thread, its reader on another; neither ends before the other."""
     answer: list[int] = []
 
@@ -67,22 +78,21 @@ async def _both(image: OpenImage, talk: Any, fix: Fix, out: Any, lines: list[str
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(work)
         try:
-            await _listen(talk, lines)
+            await _listen(talk, hear)
         except anyio.get_cancelled_exc_class():
             lib.by_qcow2_talk_cancel(talk)
             with anyio.CancelScope(shield=True):
-                await _listen(talk, lines)
+                await _listen(talk, hear)
             raise
     return answer[0]
 
 
-async def _listen(talk: Any, lines: list[str]) -> None:
+async def _listen(talk: Any, hear: Callable[[list[str]], None]) -> None:
     buffer = ffi.new("char[]", _TEXT_BYTES)
     rest = b""
     while (count := await _next_text(talk, buffer)) >= 0:
         *whole, rest = (rest + ffi.buffer(buffer, count)[:]).split(b"\n")
-        room = _MOST_MESSAGES - len(lines)
-        lines += [line.decode(errors="replace") for line in whole[:room] if line]
+        hear([line.decode(errors="replace") for line in whole if line])
 
 
 async def _next_text(talk: Any, buffer: Any) -> int:

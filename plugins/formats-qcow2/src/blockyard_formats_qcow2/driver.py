@@ -116,6 +116,7 @@ class Qcow2Driver(Qcow2Work):
             writable=self.node.writable,
             options=self.options,
             unmap=self.node.discard == "unmap",
+            check=self.node.checking,
         )
 
     async def open(self) -> Opened:
@@ -133,7 +134,7 @@ class Qcow2Driver(Qcow2Work):
                 await self.stored_bitmaps.load(
                     self.node, self.image.state().size, writable=self.node.writable
                 )
-            if self.node.writable:
+            if self.node.writable and not self.node.checking:
                 await self._mend()
         except BaseException:
             with anyio.CancelScope(shield=True):

@@ -19,7 +19,6 @@ import attrs
 from blockyard import bitmaps
 from blockyard.errors import InvalidOption, NotFound
 from blockyard.image import Image
-from blockyard.imagework import CheckResult, Fix
 from blockyard.node import Node
 from blockyard.request import StatusFlags
 from blockyard.schema import visit
@@ -127,14 +126,6 @@ class Qcow2Image(Image):
         """What the header tells, with QAPI's names (ImageInfoSpecificQCow2)."""
         told = await self._driver.image_info()
         return dict(told["format-specific"]["data"])
-
-    async def check(self) -> CheckResult:
-        """Compare refcounts with references; nothing is repaired.
-
-        :raises ImageIOError: if the check cannot go on.
-        """
-        async with self._yard.graph.writer, self.drained():
-            return await self._driver.check(Fix.NONE)
 
     async def close(self) -> None:
         """Give the image up, and the keys."""

@@ -289,12 +289,21 @@ class ImageInfoSpecificQCow2:
     compression_type: Qcow2CompressionType
 
 
+def _adapt(options: dict[str, Any]) -> dict[str, Any]:
+    """A key alone is one of LUKS."""
+    encrypt = options.get("encrypt")
+    if not isinstance(encrypt, dict):
+        return options
+    return {**options, "encrypt": {"format": "luks", **encrypt}}
+
+
 QCOW2 = DriverType(
     name="qcow2",
     kind="format",
     options=BlockdevOptionsQcow2,
     implementation="blockyard_formats_qcow2.driver:Qcow2Driver",
     create_options=BlockdevCreateOptionsQcow2,
+    adapt_options=_adapt,
     creation="blockyard_formats_qcow2.creation:QCOW2",
     compresses=True,
     image_info_type=ImageInfoSpecificQCow2,

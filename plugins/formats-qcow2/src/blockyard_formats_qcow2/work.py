@@ -22,9 +22,10 @@ from blockyard_formats_qcow2.image import aside
 from blockyard_formats_qcow2.native import ffi, lib
 from blockyard_formats_qcow2.options import check_encryption, resolve
 from blockyard_formats_qcow2.reading import Found
+from blockyard_formats_qcow2.remodel import remodel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from blockyard.node import Node
     from blockyard.schema.blockinfo import SnapshotInfo
@@ -162,6 +163,23 @@ class Qcow2Work(Driver):
         """Change key slots, or the format's version and features."""
         await amend.amend(self, options, force=force)
 
+    async def remodel(
+        self,
+        values: Mapping[str, str],
+        *,
+        force: bool = False,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Change version, features, refcounts, size or key slots."""
+        if any(name.startswith("encrypt.") for name in values):
+            await self.amend_begin()
+            try:
+                await remodel(self, values, force=force, tell=tell)
+            finally:
+                await self.amend_end()
+        else:
+            await remodel(self, values, force=force, tell=tell)
+
     async def amend_end(self) -> None:
         """Share the file again."""
         self.amending = False
@@ -233,9 +251,11 @@ class Qcow2Work(Driver):
 
     # -- checking, measuring, creating
 
-    async def check(self, fix: Fix = Fix.NONE) -> CheckResult:
+    async def check(
+        self, fix: Fix = Fix.NONE, tell: Callable[[str], None] | None = None
+    ) -> CheckResult:
         """Compare refcounts with references, and mend what ``fix`` says."""
-        return await check.run(self.image, fix)
+        return await check.run(self.image, fix, tell)
 
     @classmethod
     async def measure(cls, options: Mapping[str, Any], source: Node | None) -> Measure:

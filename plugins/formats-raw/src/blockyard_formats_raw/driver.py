@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, Unsupported, from_errno
+from blockyard.imagework import Measure
 from blockyard.node import Child, ChildSpec, Driver, Node, Opened
 from blockyard.permission import ALL, Perm, Role, default_permissions
 from blockyard.request import Limits, Preallocation
 from blockyard_formats_raw.native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["RawDriver", "other_format"]
 
@@ -199,6 +203,13 @@ class RawDriver(Driver):
         await self.file.driver.check_resize(length + self._part.offset)
 
     # -- images
+
+    @classmethod
+    async def measure(cls, options: Mapping[str, Any], source: Node | None) -> Measure:
+        """As large as the disk, allocated or not."""
+        size = source.length if source is not None else int(options.get("size", 0))
+        whole = -(-size // _SECTOR) * _SECTOR
+        return Measure(required=whole, fully_allocated=whole)
 
     @classmethod
     async def create(cls, options: Any, yard: Any) -> None:

@@ -48,6 +48,8 @@ class How:
     backing: bool = True
     #: False: the image is only asked about; what is encrypted stays so.
     contents: bool = True
+    #: The image is opened to be checked, and may be damaged.
+    checking: bool = False
     #: Who warns of what is deprecated.
     program: str = "qemu-img"
     #: More options of the node, before what the name says (discard, detect-zeroes...).
@@ -91,6 +93,7 @@ async def open_image(
         defaults=_defaults(how),
         backing=how.backing,
         contents=how.contents,
+        checking=how.checking,
         perm=perm,
         shared=ALL if shared is None else shared,
     )

@@ -25,8 +25,14 @@ def parse_size(text: str) -> int | None:
 
 
 def parse_number(text: str) -> int | None:
-    """:func:`parse_size`, also of numbers that 64 bits do not hold: they become that limit."""
+    """:func:`parse_size`, also of numbers that 64 bits do not hold.
+
+    They become :data:`SIZE_LIMIT`, and negative ones -1.
+    """
     found = parse_size(text)
+    sign, digits = text.strip()[:1], text.strip()[1:]
+    if sign == "-" and digits.isascii() and digits.isdigit() and int(digits):
+        return -1
     if found is not None:
         return found
     digits = text.strip().lstrip("+")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from blockyard.errors import BlockyardError
 from blockyard_tools.img.command import Command, Opt, common, failed
 from blockyard_tools.img.formatoptions import joined, print_help
-from blockyard_tools.img.session import work
+from blockyard_tools.img.session import size_of, work
 
 if TYPE_CHECKING:
     from blockyard.newimage import NewImage
@@ -66,7 +66,7 @@ def main(line: Line) -> int:
     if len(line.words) > 2:
         raise COMMAND.wrong(f"Unexpected argument: {line.words[2]}")
     name = line.words[0] if line.words else None
-    size = _size(line.words[1]) if len(line.words) > 1 else None
+    size = size_of("image size", line.words[1]) if len(line.words) > 1 else None
     if asked:
         return print_help(name, fmt)
 
@@ -79,21 +79,6 @@ def main(line: Line) -> int:
         return 0
 
     return work(line, body)
-
-
-def _size(text: str) -> int:
-    """SIZE.
-
-    :raises ProgramError: if it is none, or too large.
-    """
-    from blockyard_tools.sizes import MAX_SIZE, parse_number
-
-    size = parse_number(text)
-    if size is None:
-        raise failed(f"Invalid image size specified: '{text}'.")
-    if size > MAX_SIZE:
-        raise failed(f"Invalid image size specified. Must be between 0 and {MAX_SIZE}.")
-    return size
 
 
 async def _create(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from blockyard_tools.img.command import Command
     from blockyard_tools.options import Line
 
-__all__ = ["announce", "how_of", "one_file", "opened", "output_of", "print_json", "work"]
+__all__ = ["announce", "how_of", "one_file", "opened", "output_of", "print_json", "size_of", "work"]
 
 
 def work(line: Line, body: Callable[[Yard], Awaitable[int]]) -> int:
@@ -37,6 +37,8 @@ def work(line: Line, body: Callable[[Yard], Awaitable[int]]) -> int:
             return await body(yard)
         except BlockyardError as error:
             raise failed(str(error)) from error
+        finally:
+            sys.stdout.flush()
 
     return run(inside)
 
@@ -68,11 +70,12 @@ def how_of(command: Command, line: Line, **more: Any) -> How:
     if line.has("image-opts") and fmt is not None:
         raise failed("--image-opts and --format are mutually exclusive")
     cache = line.last("cache")
+    what = more.pop("cache_name", "cache")
     return How(
         format=fmt,
         image_opts=line.has("image-opts"),
         force_share=line.has("force-share"),
-        cache=parse_cache(PROGRAM, cache) if cache is not None else "writeback",
+        cache=parse_cache(PROGRAM, cache, what) if cache is not None else "writeback",
         **more,
     )
 
@@ -96,6 +99,21 @@ def output_of(command: Command, line: Line) -> bool:
     if given not in ("human", "json"):
         raise command.wrong(f"--output expects 'human' or 'json' not '{given}'")
     return given == "json"
+
+
+def size_of(what: str, text: str, *, least: int = 0) -> int:
+    """A size that an option or a word gives, ``what`` in complaints.
+
+    :raises ProgramError: if it is none, or too large or small.
+    """
+    from blockyard_tools.sizes import MAX_SIZE, parse_number
+
+    size = parse_number(text)
+    if size is None:
+        raise failed(f"Invalid {what} specified: '{text}'.")
+    if not least <= size <= MAX_SIZE:
+        raise failed(f"Invalid {what} specified. Must be between {least} and {MAX_SIZE}.")
+    return size
 
 
 def print_json(value: Any) -> None:
