@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from blockyard.qmp.event import event
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from blockyard.node import Node
 
 __all__ = ["BlockImageCorrupted", "report_corruption"]
-
-_log = logging.getLogger(__name__)
 
 
 @event("BLOCK_IMAGE_CORRUPTED")
@@ -41,19 +38,12 @@ class BlockImageCorrupted:
 def report_corruption(
     node: Node, text: str, *, offset: int | None = None, size: int | None = None, fatal: bool
 ) -> None:
-    """Send BLOCK_IMAGE_CORRUPTED and log the same; on the control thread.
+    """Send BLOCK_IMAGE_CORRUPTED; on the control thread.
 
-    The driver decides what is worth telling: after one that is not fatal QEMU tells of
-    no further one, and after a fatal one of none at all.  ``fatal`` is for images that
-    could be written.
+    Standard error has been told by the driver, at once.  The driver decides what is
+    worth telling: after one that is not fatal QEMU tells of no further one, and after a
+    fatal one of none at all.  ``fatal`` is for images that could be written.
     """
-    name = node.type.name
-    if fatal:
-        suppressed = "further corruption events will be suppressed"
-        _log.error("%s: Marking image as corrupt: %s; %s", name, text, suppressed)
-    else:
-        suppressed = "further non-fatal corruption events will be suppressed"
-        _log.error("%s: Image is corrupt: %s; %s", name, text, suppressed)
     node.graph.events.emit(
         BlockImageCorrupted(
             device="", node_name=node.name, msg=text, offset=offset, size=size, fatal=fatal

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "absolute",
     "check_children",
+    "completed",
     "directory",
     "image_options",
     "nested_options",
@@ -133,7 +134,7 @@ def visited(options: dict[str, Any], registry: Any = None) -> Any:
             raise
         texts = nested({name: str(text) for name, text in flat.items()})
     try:
-        return visit_keyval(BlockdevOptions, texts)
+        return visit_keyval(BlockdevOptions, texts, suffixes=True)
     except InvalidOption as error:
         raise _unknown_option(registry, options, error) from error
 
@@ -230,6 +231,35 @@ async def with_protocol(options: dict[str, Any], fmt: str = "") -> dict[str, Any
         # A name inside options has no protocol.
         file["driver"] = await _device(file["filename"]) or "file"
     return options | ({"driver": fmt} if fmt else {})
+
+
+async def completed(registry: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """``options`` with a driver for every child that is given by its file's name alone.
+
+    What is under a format is a file; what is under a filter that is none itself may be
+    an image of any format, and is looked at.
+
+    :raises BlockyardError: if there is no such driver.
+    """
+    top = {"": options}
+    waiting: list[tuple[dict[str, Any], str, bool]] = [(top, "", False)]
+    while waiting:
+        parent, key, is_file = waiting.pop()
+        node = parent[key] = dict(parent[key])
+        if "driver" not in node and isinstance(node.get("filename"), str):
+            node["driver"] = await _device(node["filename"]) or "file"
+            if not is_file:
+                guess = await _guessed(registry, node, node["filename"])
+                node = parent[key] = {"driver": guess, "file": node}
+        if not isinstance(node.get("driver"), str):
+            continue
+        declaration: DriverType = registry.driver(node["driver"])
+        for spec in declaration.children:
+            if isinstance(node.get(spec.name), dict) and not spec.role & Role.COW:
+                waiting.append((node, spec.name, is_file or declaration.kind == "format"))
+            elif isinstance(node.get(spec.name), dict) and "driver" in node[spec.name]:
+                waiting.append((node, spec.name, False))
+    return top[""]
 
 
 async def _device(name: str) -> str | None:

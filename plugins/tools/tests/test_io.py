@@ -115,6 +115,18 @@ LINES = [
     ["-f", "raw", "a.raw", "-c", "reopen -c none -c none"],
     ["-f", "qcow2", "b.qcow2", "-c", "reopen -o lazy-refcounts=on", "-c", "write 0 512"],
     ["-f", "qcow2", "b.qcow2", "-c", "reopen -o lazy-refcounts=foo"],
+    ["-f", "qcow2", "b.qcow2", "-c", "reopen -o backing.node-name=foo"],
+    ["-f", "qcow2", "b.qcow2", "-c", "reopen -o file.driver=qcow2"],
+    ["-f", "qcow2", "b.qcow2", "-c", "reopen -o backing.driver=qcow2", "-c", "length"],
+    ["-c", "open -o backing.node-name=foo b.qcow2", "-c", "reopen", "-c", "map"],
+    ["-c", "open -o backing.driver=qcow2 b.qcow2", "-c", "read -P 9 0 128k"],
+    ["-c", "open -o backing.file.filename=base.qcow2 b.qcow2", "-c", "read -P 9 0 128k"],
+    ["-c", "open -o cache-size=2M,l2-cache-size=1M b.qcow2", "-c", "length"],
+    ["-c", "open -o cache-size=1M,l2-cache-size=2M b.qcow2", "-c", "length"],
+    ['json:{"driver":"qcow2","file":{"filename":"b.qcow2"}}', "-c", "length"],
+    ['json:{"driver":"qcow2","file":{"driver":"raw","file":{"filename":"b.qcow2"}}}', "-c", "map"],
+    ["-f", "null-co", "json:{'driver': 'null-co', 'size': 65536}", "-c", "reopen", "-c", "info"],
+    ["-f", "file", "a.raw", "-c", "info", "-c", "map"],
     ["-f", "qcow2", "b.qcow2", "-c", "write -b 0 4k", "-c", "read -b -P 0xcd 0 4k", "-c", "length"],
 ]  # fmt: skip
 

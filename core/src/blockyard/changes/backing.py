@@ -11,9 +11,17 @@ from __future__ import annotations
 import os.path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from blockyard.changes.options import flatten
 from blockyard.changes.planning import Plan, plan_tree
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, from_errno
-from blockyard.imagename import absolute, check_children, image_options, visited
+from blockyard.imagename import (
+    absolute,
+    check_children,
+    completed,
+    image_options,
+    nested_options,
+    visited,
+)
 from blockyard.naming import names_of
 from blockyard.probe import PROBED, guess_format
 
@@ -44,6 +52,9 @@ async def steps(graph: Graph, plan: Plan) -> Steps:
     file: Plan | None = None
     try:
         options = await image_options(graph.registry, name, node.backing_format)
+        if plan.backing_options:
+            flat = {**flatten(options), **plan.backing_options}
+            options = await completed(graph.registry, nested_options(flat))
         guessed = "driver" not in options
         if guessed:
             if isinstance(options.get("file"), dict):

@@ -16,6 +16,7 @@ from blockyard.changes.planning import Plan, plan_tree
 from blockyard.errors import InvalidOption
 from blockyard.imagename import (
     check_children,
+    completed,
     image_options,
     nested_options,
     visited,
@@ -63,12 +64,15 @@ async def open_named(
                 file = await open_plan(graph, file_plan(graph, None, merged))
                 merged["file"] = file.name
             merged["driver"] = await probed(graph, looked_at(graph, merged), name or "")
+        merged, below = _backing_apart(graph, merged)
+        merged = await completed(graph.registry, merged)
         check_children(graph.registry, merged)
         top = plan_tree(graph, visited(merged, graph.registry))
         top.node.driver.guarded = guessed
         top.node.without_contents = not contents
         top.node.checking = checking
         top.backing = backing
+        top.backing_options = below
         if file is not None:
             file.inherits_from = top.node
         return await _opened(graph, top)
@@ -76,6 +80,18 @@ async def open_named(
         if file is not None:
             await graph.release(file)
         raise
+
+
+def _backing_apart(graph: Graph, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is said of the backing file that the image records, flat, apart from the rest."""
+    said = options.get("backing")
+    if not graph.registry.driver(str(options["driver"])).supports_backing:
+        return options, {}
+    if not isinstance(said, dict) or {"driver", "file"} <= said.keys():
+        return options, {}
+    if "driver" in said and graph.registry.driver(str(said["driver"])).kind != "format":
+        return options, {}
+    return {key: value for key, value in options.items() if key != "backing"}, flatten(said)
 
 
 async def _opened(graph: Graph, top: Plan) -> Node:

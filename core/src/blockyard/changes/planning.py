@@ -41,6 +41,8 @@ class Plan:
     names: dict[Node, Names] = attrs.field(factory=dict)
     #: False: the backing file that the image records stays closed.
     backing: bool = True
+    #: What the options say of the backing file that the image records, flat.
+    backing_options: dict[str, Any] = attrs.field(factory=dict)
 
     def mentions(self, name: str) -> bool:
         """Whether the options say of a child what it is, or that there is none."""

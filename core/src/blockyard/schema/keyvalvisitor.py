@@ -39,20 +39,23 @@ def json_or_keyval(text: str, implied: str | None = None) -> tuple[dict[str, Any
 
 
 @overload
-def visit_keyval(annotation: type[_T], value: Any) -> _T: ...
+def visit_keyval(annotation: type[_T], value: Any, *, suffixes: bool = False) -> _T: ...
 
 
 @overload
-def visit_keyval(annotation: Any, value: Any) -> Any: ...
+def visit_keyval(annotation: Any, value: Any, *, suffixes: bool = False) -> Any: ...
 
 
-def visit_keyval(annotation: Any, value: Any) -> Any:
+def visit_keyval(annotation: Any, value: Any, *, suffixes: bool = False) -> Any:
     """Like :func:`~blockyard.schema.visit`, of what :func:`~blockyard.schema.keyval.parse` made.
+
+    ``suffixes``: every number may be written as a size is, ``2M``.
 
     :raises InvalidOption: with QEMU's sentence for the first thing that is wrong.
     """
+    visitor = SuffixVisitor() if suffixes else KeyvalVisitor()
     with bounded():
-        return structure(annotation, check_keyval(annotation, value))
+        return structure(annotation, visitor.visit(shape_of(annotation), value, (None, None)))
 
 
 def check_keyval(annotation: Any, value: Any) -> Any:
@@ -130,6 +133,14 @@ class KeyvalVisitor(JsonVisitor):
         if not isinstance(value, str):
             raise InvalidOption(f"Parameters '{self.full_name(place)}.*' are unexpected")
         return value
+
+
+class SuffixVisitor(KeyvalVisitor):
+    """Takes sizes for numbers, as the older form of options does."""
+
+    def _number(self, value: Any, place: Place) -> int:
+        size = parse_size(self._scalar(value, place))
+        return super()._number(value, place) if size is None else size
 
 
 def parse_size(text: str) -> int | None:
