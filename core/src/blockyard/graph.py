@@ -15,13 +15,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from blockyard.changes import activity, drain, moving, opening, reopen, replace
+from blockyard.changes.deleting import check_deletable
 from blockyard.changes.refresh import ask, refresh
-from blockyard.changes.topology import parent_nodes, roots_of
+from blockyard.changes.topology import roots_of
 from blockyard.changes.transaction import Transaction
 from blockyard.changes.writer import Writer
 from blockyard.errors import (
     BlockyardError,
-    Busy,
     ImageIOError,
     InvalidOption,
     NotFound,
@@ -31,7 +31,7 @@ from blockyard.errors import (
 )
 from blockyard.identifier import made_up_name
 from blockyard.node import Child, Node
-from blockyard.permission import ALL, NONE, Perm, Role, names
+from blockyard.permission import ALL, NONE, Perm, names
 from blockyard.request import MAX_LENGTH, Preallocation
 from blockyard.root import Root, RootOwner
 
@@ -119,7 +119,7 @@ class Graph:
         """
         async with self.writer:
             node = self.find(name)
-            _check_deletable(node)
+            check_deletable(node)
             node.monitor_owned = False
             await self.release(node)
 
@@ -247,10 +247,7 @@ class Graph:
             await reopen.reopen_nodes(self, options)
 
     async def change_options(self, node: Node, changes: Mapping[str, Any]) -> None:
-        """Give a node other options, flat, and keep those that are not mentioned.
-
-        Texts are taken for numbers and booleans as well.
-        """
+        """Give a node other options, flat; texts do for all types.  The rest stays."""
         async with self.writer:
             await reopen.change_options(self, node, changes)
 
@@ -390,17 +387,3 @@ class Graph:
                 await refresh(nodes, tran)
         except BlockyardError as error:
             _log.warning("loosening permissions: %s", error)
-
-
-def _check_deletable(node: Node) -> None:
-    if roots_of([node]) or any(bitmap.busy for bitmap in node.bitmaps.values()):
-        raise Busy(f"Node {node.name} is in use")
-    for user in node.parents:
-        if isinstance(user, Child) and user.role & Role.COW:
-            raise Busy(
-                f"Node '{node.name}' is busy: node is used as backing hd of '{user.parent.name}'"
-            )
-    if not node.monitor_owned:
-        raise Busy(f"Node {node.name} is not owned by the monitor")
-    if parent_nodes(node) or node.holders:
-        raise Busy(f"Block device {node.name} is in use")

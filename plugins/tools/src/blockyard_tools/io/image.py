@@ -66,8 +66,8 @@ async def info(session: Session, arguments: list[str]) -> bool:
     if node.type.kind == "protocol":
         # It is its own protocol, and that has always been told in the same words.
         output.line(f"format name: {node.type.name}")
-        if await node.driver.allocated_size() is None:
-            return False  # Nothing more is known of what lies there.
+        if not hasattr(node.options.u, "filename"):
+            return False  # Only of files more is known.
     output.line(f"cluster size: {size_text(node.limits.cluster_size)}")
     output.line(f"vm state offset: {size_text(node.driver.machine_state_offset())}")
     known = await node.driver.image_info()
