@@ -61,6 +61,7 @@ def test_the_plugins_are_found(environment: Path) -> None:
         "secret",
         "copy-on-read",
         "compress",
+        "preallocate",
         "throttle",
         "throttle-group",
     } <= found

@@ -78,6 +78,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "blklogwrites": "blockyard-filters-debug",
         "compress": "blockyard-filters-compress",
         "copy-on-read": "blockyard-filters-copy-on-read",
+        "preallocate": "blockyard-filters-preallocate",
         "throttle": "blockyard-filters-throttle",
     },
     "exports": {
