@@ -83,3 +83,10 @@ def test_any_byte_may_be_another(changes):
     with suppress(InvalidOption):
         for each in parse_directory(bytes(data), 3, CLUSTER, DISK):
             assert 0 < each.table_entries <= 0x8000000
+
+
+def test_many_bitmaps_take_no_long_time():
+    """The largest directory; each entry is looked at once, and no more is copied."""
+    data = entry(b"x" * 990) * 65535
+    assert len(data) < 64 << 20
+    assert len(parse_directory(data, 65535, CLUSTER, DISK)) == 65535

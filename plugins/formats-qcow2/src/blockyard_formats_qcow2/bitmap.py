@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio.lowlevel
 import attrs
 
 from blockyard import bitmaps
@@ -82,7 +83,9 @@ class ImageBitmaps:
                 read_only=not writable,
                 inconsistent=entry.in_use,
             )
-            if not entry.in_use:
+            if entry.in_use:
+                await anyio.lowlevel.checkpoint()  # there may be 65535
+            else:
                 await self._fill(bitmap, entry)
         if writable:
             await self.mark_in_use()

@@ -103,7 +103,7 @@ def parse_directory(data: bytes, count: int, cluster_size: int, disk: int) -> li
             raise InvalidOption("Broken bitmap directory")
         if extra:
             raise InvalidOption("Bitmap extra data is not supported")
-        name = data[at + _ENTRY.size :][:name_bytes]
+        name = data[at + _ENTRY.size : at + _ENTRY.size + name_bytes]
         entries.append(_checked(fields, name, cluster_size, disk))
         at = end
     if len(entries) != count:
