@@ -10,6 +10,7 @@ import attrs
 
 from blockyard.errors import BlockyardError, InvalidOption, from_errno
 from blockyard.permission import ALL, Perm
+from blockyard.request import MAX_LENGTH
 from blockyard_formats_qcow2 import extension
 from blockyard_formats_qcow2.encryption import luks, secret
 from blockyard_formats_qcow2.header import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["create"]
 
-_EFBIG = 27
+_EIO, _EINVAL, _EFBIG = 5, 22, 27
 _PREALLOC = {"off": 0, "metadata": 1, "falloc": 2, "full": 3}
 
 
@@ -100,10 +101,20 @@ async def _laid_out(header: Header, crypto_bytes: int) -> Any:
     )
     result = lib.by_qcow2_layout(settings)
     if result == -_EFBIG:
-        raise from_text("The image size is too large (try using a larger cluster size)", _EFBIG)
+        raise _too_large(header.size)
     if result < 0:
         raise InvalidOption("The image cannot be laid out")
     return settings
+
+
+def _too_large(size: int) -> BlockyardError:
+    if size >= 1 << 63:
+        return from_text("Could not resize image: Image size cannot be negative", _EINVAL)
+    if size > MAX_LENGTH:
+        return from_text(
+            f"Could not resize image: offset({size}) exceeds maximum({MAX_LENGTH})", _EIO
+        )
+    return from_text("Could not resize image: Failed to grow the L1 table: File too large", _EFBIG)
 
 
 def _found(plan: Plan, settings: Any, crypto_bytes: int) -> Found:
