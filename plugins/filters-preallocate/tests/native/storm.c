@@ -9,6 +9,40 @@
 
 static struct disk disk;
 
+/* Zeroes take their time: what does not wait for them is wiped out. */
+static void zero_late(struct by_task *task)
+{
+    struct later *later = task->owner;
+
+    later->result = serve(&disk, later->req);
+    answer(task);
+}
+
+static int file_submit(struct by_node *node, struct by_request *req)
+{
+    struct later *later;
+
+    if (req->op != BY_OP_WRITE_ZEROES) {
+        return disk_submit(node, req);
+    }
+    later = calloc(1, sizeof(*later));
+    later->task.run = zero_late;
+    later->task.owner = later;
+    later->req = req;
+    api->loop_post(req->loop, &later->task);
+    return BY_PENDING;
+}
+
+static const struct by_node_ops file_ops = {
+    .size = sizeof(file_ops),
+    .abi = BY_ABI_VERSION,
+    .name = "file",
+    .capabilities = BY_CAP_ANY_LOOP,
+    .serves = BY_OP_BIT(BY_OP_READ) | BY_OP_BIT(BY_OP_WRITE)
+        | BY_OP_BIT(BY_OP_FLUSH) | BY_OP_BIT(BY_OP_WRITE_ZEROES),
+    .submit = file_submit,
+};
+
 int main(int argc, char **argv)
 {
     struct by_node *file, *node;
@@ -21,7 +55,7 @@ int main(int argc, char **argv)
     by_preallocate_set(p, seed % 2 ? 0 : 1000, PART);
     CHECK(!by_preallocate_end(p, &data_end));
     by_preallocate_begin(p, 0);
-    file = make_node(&disk_ops, &disk, 0, 512);
+    file = make_node(&file_ops, &disk, 0, 512);
     node = make_node((const struct by_node_ops *)by_preallocate_ops(), p, 1,
                      1);
     by_node_set_child(node, 0, file);
