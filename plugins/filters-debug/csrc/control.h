@@ -78,4 +78,16 @@ int by_blkdebug_check(struct by_blkdebug *debug, uint32_t iotype,
 /* struct by_node_ops, as an address */
 uintptr_t by_blkdebug_ops(void);
 
+/* ------------------------------------------------------------ blkverify */
+
+/* Kinds of the events that C reports: a = offset, b = bytes of the request.
+ * The state of a node is one uint64_t, their tag. */
+enum by_blkverify_report {
+    BY_BLKVERIFY_CONTENT = 1,    /* result = where in it the first difference is */
+    BY_BLKVERIFY_READ_RESULT,    /* one disk has failed, or both differently */
+    BY_BLKVERIFY_WRITE_RESULT
+};
+/* struct by_node_ops, as an address */
+uintptr_t by_blkverify_ops(void);
+
 #endif /* BLOCKYARD_FILTERS_DEBUG_CONTROL_H */

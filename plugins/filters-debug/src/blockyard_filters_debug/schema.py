@@ -9,13 +9,15 @@ from blockyard.schema.block import BlockdevRef
 from blockyard.schema.blockgraph import BlockPermission
 from blockyard.schema.declare import Int32, member, struct
 from blockyard_filters_debug.events import BlkdebugEvent, BlkdebugIOType
-from blockyard_filters_debug.names import parse_blkdebug
+from blockyard_filters_debug.names import parse_blkdebug, parse_blkverify
 
 __all__ = [
     "BLKDEBUG",
+    "BLKVERIFY",
     "BlkdebugInjectErrorOptions",
     "BlkdebugSetStateOptions",
     "BlockdevOptionsBlkdebug",
+    "BlockdevOptionsBlkverify",
 ]
 
 
@@ -97,4 +99,30 @@ BLKDEBUG = DriverType(
     children=(ChildSpec(name="image", role=Role.FILTER),),
     prefixes=("blkdebug",),
     parse_filename=parse_blkdebug,
+)
+
+
+@struct
+class BlockdevOptionsBlkverify:
+    """A filter that compares a disk with a raw copy of it.
+
+    test: the disk under test.
+    raw: the copy, which is believed.
+    """
+
+    test: BlockdevRef
+    raw: BlockdevRef
+
+
+BLKVERIFY = DriverType(
+    name="blkverify",
+    kind="filter",
+    options=BlockdevOptionsBlkverify,
+    implementation="blockyard_filters_debug.blkverify:BlkverifyDriver",
+    children=(
+        ChildSpec(name="raw", role=Role.FILTER),
+        ChildSpec(name="test", role=Role.DATA),
+    ),
+    prefixes=("blkverify",),
+    parse_filename=parse_blkverify,
 )
