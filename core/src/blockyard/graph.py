@@ -14,7 +14,7 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from blockyard.changes import activity, drain, moving, opening, reopen, replace
+from blockyard.changes import activity, closing, drain, moving, opening, reopen, replace
 from blockyard.changes.deleting import check_deletable
 from blockyard.changes.refresh import ask, refresh
 from blockyard.changes.topology import roots_of
@@ -353,16 +353,7 @@ class Graph:
 
     async def _close(self, node: Node) -> list[Node]:
         """End one node that nobody uses; answers its former children."""
-        try:
-            async with self.drained([node]):
-                try:
-                    if node.writable:
-                        await self.carrier.flush(node)
-                finally:
-                    # Where flushing fails, whatever can be kept is kept all the same.
-                    await node.driver.before_close()
-        except (BlockyardError, OSError) as error:
-            _log.warning("closing node '%s': %s", node.name, error)
+        await closing.write_back(self.carrier, node)
         await self.carrier.free(node)
         del self.nodes[node.name]
         try:
