@@ -24,6 +24,13 @@ def main(words: Sequence[str]) -> int:
     """
     # What is imported now stays: looking for garbage in it is a good part of the start.
     gc.disable()
+    try:
+        return _main(words)
+    finally:
+        gc.enable()
+
+
+def _main(words: Sequence[str]) -> int:
     from blockyard_tools.nbd.options import PROGRAM, Question, parse
 
     try:
