@@ -43,6 +43,15 @@ static int part_of_cluster(const struct q2_run *run, uint32_t bits,
     return new->bitmap != run->bitmap;
 }
 
+static bool has_data(const struct by_qcow2 *q, const struct q2_run *run,
+                     uint32_t bits)
+{
+    if (run->kind == Q2_KIND_COMPRESSED) {
+        return true;
+    }
+    return q->set.extended_l2 ? run->bitmap & bits : run->kind == Q2_KIND_DATA;
+}
+
 /* 1: the entry changes to *new; 0: it stays; -ENOTSUP. */
 static int decide(const struct by_qcow2 *q, const struct q2_emptying *e,
                   const struct q2_run *run, uint64_t start,
@@ -52,6 +61,9 @@ static int decide(const struct by_qcow2 *q, const struct q2_emptying *e,
     bool there = run->has_host || run->kind == Q2_KIND_COMPRESSED;
     uint32_t bits = extended ? covered(q, e, start) : 0;
 
+    if (e->widened && has_data(q, run, bits)) {
+        return -ENOTSUP; /* a write was faster */
+    }
     if (extended && bits != ~0u) {
         return part_of_cluster(run, bits, new);
     }

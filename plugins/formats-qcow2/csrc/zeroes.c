@@ -2,9 +2,10 @@
 /*
  * zeroes.c - the requests "write zeroes" and "discard".
  *
- * What covers whole (sub)clusters changes their entries, by the keeper; the
- * edges of zeroes are written, unless they read as zeroes already, and the
- * edges of a discard are left alone.
+ * What covers whole (sub)clusters changes their entries, by the keeper.  At
+ * an edge the whole (sub)cluster is made zero if the rest of it reads as
+ * zeroes already, or else the zeroes are written.  The edges of a discard are
+ * left alone.
  */
 #include <errno.h>
 
@@ -25,6 +26,8 @@ struct q2_zeroing {
     struct q2_alloc alloc;
     struct q2_wait wait;
     struct q2_chore chore;
+    uint64_t edge, part;            /* an edge's end; how far it was asked */
+    struct by_block_status status;
     struct by_request write;
     struct iovec iov[IOVS];
 };
@@ -73,30 +76,7 @@ static int write_edge(struct q2_zeroing *z, uint64_t guest, uint64_t bytes)
     return q2_write(z->q, &z->write);
 }
 
-/* At most one cluster. */
-static int edge(struct q2_zeroing *z, uint64_t to)
-{
-    struct by_qcow2 *q = z->q;
-    uint64_t guest = z->at;
-    struct q2_run run;
-    int result;
-
-    pthread_mutex_lock(&q->lock);
-    result = q2_map(q, guest, to - guest, &run, &z->wait);
-    pthread_mutex_unlock(&q->lock);
-    if (result < 0) {
-        return result == -EAGAIN ? BY_PENDING : result;
-    }
-    z->at += run.bytes;
-    if (run.kind == Q2_KIND_ZERO
-        || (run.kind == Q2_KIND_UNALLOCATED && !q->backing)) {
-        return 0;
-    }
-    return z->req->flags & BY_REQ_NO_FALLBACK
-        ? -ENOTSUP : write_edge(z, guest, run.bytes);
-}
-
-/* ------------------------------------------------------------- the middle */
+/* --------------------------------------------------------------- entries */
 
 static int empty_chore(struct by_qcow2 *q, struct q2_chore *chore)
 {
@@ -120,32 +100,46 @@ static int empty_chore(struct by_qcow2 *q, struct q2_chore *chore)
     return result < 0 ? result : q2_empty(q, &z->e);
 }
 
+static int write_instead(struct q2_zeroing *z);
+
 static void emptied(struct by_task *task)
 {
     struct q2_zeroing *z = task->owner;
+    int result = z->chore.result;
 
     pthread_mutex_lock(&z->q->lock);
     q2_alloc_leave(z->q, &z->alloc);
     pthread_mutex_unlock(&z->q->lock);
-    z->at = z->e.to;
-    go_on(z, z->chore.result);
+    if (z->e.widened) {
+        z->e.widened = false;
+        if (result == -ENOTSUP) {
+            result = write_instead(z);
+        } else {
+            z->at = z->edge;
+        }
+    } else {
+        z->at = z->e.to;
+    }
+    go_on(z, result);
 }
 
-static int middle(struct q2_zeroing *z)
+/* What nobody else is changing of [from, to), from its beginning on. */
+static int empty(struct q2_zeroing *z, uint64_t from, uint64_t to)
 {
     struct by_qcow2 *q = z->q;
     struct q2_alloc *holder;
     uint64_t clear, end;
 
     pthread_mutex_lock(&q->lock);
-    clear = q2_alloc_clear(q, z->at, z->to - z->at, &holder);
+    clear = q2_alloc_clear(q, from, to - from, &holder);
     if (!clear) {
+        z->e.widened = false; /* looked at again then */
         q2_wait_add(&holder->waiters, &z->wait);
     } else {
-        end = z->at + clear;
-        z->e.from = z->at;
+        end = from + clear;
+        z->e.from = from;
         z->e.to = end;
-        z->alloc.first = q2_cluster(q, z->at);
+        z->alloc.first = q2_cluster(q, from);
         z->alloc.count = q2_cluster(q, end - 1) - z->alloc.first + 1;
         q2_alloc_enter(q, &z->alloc);
         z->chore.run = empty_chore;
@@ -158,6 +152,122 @@ static int middle(struct q2_zeroing *z)
     return BY_PENDING;
 }
 
+/* ------------------------------------------------- the rest of an edge */
+
+/* The edge's (sub)cluster: [start, stop). */
+static uint64_t unit_start(const struct q2_zeroing *z)
+{
+    return z->at & ~((1ull << z->q->subcluster_bits) - 1);
+}
+
+static uint64_t unit_stop(const struct q2_zeroing *z)
+{
+    uint64_t stop = unit_start(z) + (1ull << z->q->subcluster_bits);
+
+    return stop < z->q->size ? stop : z->q->size;
+}
+
+static int write_instead(struct q2_zeroing *z)
+{
+    uint64_t guest = z->at;
+
+    if (z->req->flags & BY_REQ_NO_FALLBACK) {
+        return -ENOTSUP;
+    }
+    z->at = z->edge;
+    return write_edge(z, guest, z->edge - guest);
+}
+
+/* Where the rest of the (sub)cluster goes on that was not asked about yet, and
+ * where that part ends; false: there is none. */
+static bool next_part(struct q2_zeroing *z, uint64_t *end)
+{
+    uint64_t length = by_node_length(z->q->backing);
+
+    if (z->part >= (z->at < length ? z->at : length) && z->part < z->edge) {
+        z->part = z->edge;
+    }
+    *end = z->part < z->at ? z->at : unit_stop(z);
+    *end = *end < length ? *end : length;
+    return z->part < *end;
+}
+
+static int ask_below(struct q2_zeroing *z);
+
+static void asked(struct by_request *req, int result)
+{
+    struct q2_zeroing *z = req->owner;
+
+    if (result == 0 && !(z->status.flags & BY_STATUS_ZERO)) {
+        result = write_instead(z);
+    } else if (result == 0) {
+        z->part += z->status.bytes;
+        result = ask_below(z);
+    }
+    go_on(z, result);
+}
+
+/* Of the rest of the (sub)cluster: does the backing file read as zeroes? */
+static int ask_below(struct q2_zeroing *z)
+{
+    uint64_t end;
+    int result;
+
+    while (next_part(z, &end)) {
+        z->status = (struct by_block_status) {
+            .size = sizeof(z->status),
+        };
+        z->write = (struct by_request) {
+            .size = sizeof(z->write), .op = BY_OP_BLOCK_STATUS,
+            .offset = z->part, .bytes = end - z->part, .loop = z->req->loop,
+            .done = asked, .owner = z, .u.status = &z->status,
+        };
+        result = q2_api->submit(z->q->backing, &z->write);
+        if (result != 0) {
+            return result;
+        }
+        if (!(z->status.flags & BY_STATUS_ZERO)) {
+            return write_instead(z);
+        }
+        z->part += z->status.bytes;
+    }
+    z->e.widened = true;
+    return empty(z, unit_start(z), unit_stop(z));
+}
+
+/* At most one (sub)cluster. */
+static int edge(struct q2_zeroing *z, uint64_t to)
+{
+    struct by_qcow2 *q = z->q;
+    uint64_t start = unit_start(z), stop = unit_stop(z);
+    struct q2_run run;
+    int result;
+
+    z->edge = to < stop ? to : stop;
+    pthread_mutex_lock(&q->lock);
+    result = q2_map(q, start, stop - start, &run, &z->wait);
+    pthread_mutex_unlock(&q->lock);
+    if (result < 0) {
+        return result == -EAGAIN ? BY_PENDING : result;
+    }
+    if (run.kind == Q2_KIND_ZERO
+        || (run.kind == Q2_KIND_UNALLOCATED && !q->backing
+            && (q->set.version < 3 || q->set.data_file_raw))) {
+        z->at = z->edge;
+        return 0;
+    }
+    if (run.kind != Q2_KIND_UNALLOCATED || run.bytes < stop - start
+        || q->set.version < 3 || q->set.data_file_raw) {
+        return write_instead(z);
+    }
+    z->part = start;
+    if (q->backing) {
+        return ask_below(z);
+    }
+    z->e.widened = true;
+    return empty(z, start, stop);
+}
+
 /* ------------------------------------------------------------ the request */
 
 static int advance(struct q2_zeroing *z)
@@ -166,7 +276,7 @@ static int advance(struct q2_zeroing *z)
 
     while (z->at < z->end && result == 0) {
         if (z->at >= z->from && z->at < z->to) {
-            return middle(z);
+            return empty(z, z->at, z->to);
         }
         if (z->e.discard) {
             z->at = z->at < z->from ? z->from : z->end;

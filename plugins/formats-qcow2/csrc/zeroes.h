@@ -10,6 +10,8 @@ struct q2_emptying {
     uint64_t from, to;          /* guest bytes, on (sub)cluster borders */
     bool discard;               /* else: zeroes */
     bool unmap;                 /* zeroes may give clusters back */
+    bool widened;               /* only where no data is: to the border of a
+                                   (sub)cluster that reads as zeroes */
     uint64_t kept_at, kept;     /* in the data file: discarded, not freed */
 };
 
