@@ -6,12 +6,16 @@ name is the subcommand's, the value a :class:`Tool`, in a module that imports
 little, because ``blockyard --help`` loads all of them.
 """
 
-import argparse
-import importlib
+from __future__ import annotations
+
 import sys
-from typing import Protocol, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
 
 import attrs
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["Implementation", "Tool", "ToolError"]
 
@@ -51,4 +55,4 @@ class Tool:
 
     def load(self) -> Implementation:
         """Import the module; raises what the import raises."""
-        return cast("Implementation", importlib.import_module(self.module))
+        return cast("Implementation", import_module(self.module))

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from blockyard.errors import BlockyardError
 from blockyard_tools.error import ProgramError
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def run_command(name: str, words: Sequence[str]) -> int:
     :raises ProgramError: when it cannot go on.
     """
     module = import_module(f"blockyard_tools.img.{name}")
-    return int(module.main(module.COMMAND.parse(words)))
+    try:
+        return int(module.main(module.COMMAND.parse(words)))
+    except BlockyardError as error:
+        raise ProgramError(_PROGRAM, str(error)) from error
 
 
 def _standard(rest: list[str]) -> int | None:
