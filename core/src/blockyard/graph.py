@@ -299,9 +299,9 @@ class Graph:
             try:
                 await inner.truncate(length, prealloc=prealloc, exact=False)
             except ImageIOError as error:
+                told: BlockyardError = from_errno(error.errno or 5, "Failed to resize image")
                 if error.errno == 95:
-                    raise Unsupported("Image format driver does not support resize") from error
-                told = from_errno(error.errno or 5, "Failed to resize image")
+                    told = Unsupported("Image format driver does not support resize")
                 mode = prealloc.name.lower()
                 raise node.driver.truncate_error(length, mode, told) from error
         self.length_changed(node)

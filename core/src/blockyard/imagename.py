@@ -330,4 +330,7 @@ def _protocol_options(declaration: DriverType, name: str) -> dict[str, Any]:
     own = bool(colon) and prefix in declaration.prefixes
     if own and declaration.parse_filename is not None:
         return declaration.parse_filename(name)
+    if own and has_protocol(rest):
+        # What is behind the prefix is a path, whatever it looks like.
+        rest = f"./{rest}"
     return {"filename": rest if own else name}

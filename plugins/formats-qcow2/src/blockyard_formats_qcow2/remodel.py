@@ -9,7 +9,7 @@ import anyio
 import attrs
 
 from blockyard.creation import boolean
-from blockyard.errors import InvalidOption
+from blockyard.errors import BlockyardError, InvalidOption
 from blockyard.schema.keyvalvisitor import parse_size
 from blockyard_formats_qcow2 import extension
 from blockyard_formats_qcow2.header import (
@@ -208,10 +208,15 @@ async def _long(tell: Callable[[int, int], None] | None, work: Callable[[Any], A
             if progress.total:
                 tell(progress.done, progress.total)
 
+    # Its error comes out as it is, not in a group.
+    failure: BlockyardError | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
         try:
             with anyio.CancelScope(shield=True):
                 await work(progress)
-        finally:
-            done.set()
+        except BlockyardError as error:
+            failure = error
+        done.set()
+    if failure is not None:
+        raise failure

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from blockyard.errors import NotFound, from_errno
+from blockyard.errors import ImageIOError, NotFound, from_errno
 from blockyard.schema.blockinfo import SnapshotInfo
 from blockyard_formats_qcow2.image import Why, aside
 from blockyard_formats_qcow2.native import ffi, lib
@@ -18,7 +18,7 @@ __all__ = ["apply", "create", "delete", "find", "listed", "show"]
 
 _NANO = 1_000_000_000
 _NO_ICOUNT = (1 << 64) - 1
-_ENOENT = 2
+_ENOENT, _EINVAL, _ERANGE = 2, 22, 34
 
 
 async def listed(image: OpenImage) -> list[SnapshotInfo]:
@@ -69,7 +69,13 @@ async def create(image: OpenImage, name: str, info: SnapshotInfo) -> SnapshotInf
             "icount": _NO_ICOUNT if info.icount is None else info.icount,
         },
     )
-    await image.explained(lib.by_qcow2_snapshot_create, entry)
+    try:
+        await image.explained(lib.by_qcow2_snapshot_create, entry)
+    except ImageIOError as error:
+        if error.errno == _ERANGE:
+            # A refcount that its width does not hold, as QEMU tells it.
+            raise from_errno(_EINVAL) from error
+        raise
     return (await listed(image))[-1]
 
 

@@ -7,6 +7,7 @@ Each subject has a module of its own; this is where core finds them.
 from __future__ import annotations
 
 import abc
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Qcow2Work"]
 
+_log = logging.getLogger(__name__)
 _EINVAL = 22
 _MAX_BACKING_NAME = 1023
 
@@ -117,7 +119,7 @@ class Qcow2Work(Driver):
         :raises BlockyardError: with QEMU's text.
         """
         try:
-            result = await check.run(self.image, Fix.LEAKS | Fix.ERRORS)
+            result = await check.run(self.image, Fix.LEAKS | Fix.ERRORS, _log.warning)
         except BlockyardError as error:
             number = getattr(error, "errno", None) or 5
             raise from_errno(number, "Could not repair dirty image") from error

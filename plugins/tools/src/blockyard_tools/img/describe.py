@@ -56,8 +56,8 @@ def _head(info: dict[str, Any], *, protocol: bool) -> Iterator[str]:
     yield f"{names[0]}: {info['filename']}"
     yield f"{names[1]}: {info['format']}"
     yield f"{names[2]}: {length}"
-    if "actual-size" in info:
-        yield f"disk size: {human_size(info['actual-size'])}"
+    actual = info.get("actual-size")
+    yield f"disk size: {'unavailable' if actual is None else human_size(actual)}"
     if info.get("encrypted"):
         yield "encrypted: yes"
     if "cluster-size" in info:
