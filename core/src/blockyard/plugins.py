@@ -75,7 +75,6 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "qcow2": "blockyard-formats-qcow2",
         "blkdebug": "blockyard-filters-debug",
         "blkverify": "blockyard-filters-debug",
-        "blklogwrites": "blockyard-filters-debug",
         "compress": "blockyard-filters-compress",
         "copy-on-read": "blockyard-filters-copy-on-read",
         "preallocate": "blockyard-filters-preallocate",

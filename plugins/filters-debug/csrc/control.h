@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * control.h - what the Python half of blkdebug, blkverify and blklogwrites
+ * control.h - what the Python half of blkdebug and blkverify
  * calls.
  *
  * The build reads these declarations for cffi, so this file holds nothing but

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters for testing: errors, breakpoints, comparing, and logs of writes."""
+"""Filters for testing: errors, breakpoints, and comparing."""
 
 from blockyard_filters_debug.schema import BLKDEBUG, BLKVERIFY
 
