@@ -156,6 +156,21 @@ def test_a_configuration_does_what_it_does_in_qemu(
     assert in_yard(lambda yard: ours(yard, name, commands)) == theirs(qemu, name, commands)
 
 
+def test_a_write_is_announced_once_below_raw(
+    qemu: Any, image: Path, tmp_path: Path, in_yard: Any
+) -> None:
+    rules = [
+        ("set-state", {"event": "pwritev", "state": "1", "new_state": "2"}),
+        ("inject-error", {"event": "pwritev", "state": "2"}),
+    ]
+    (tmp_path / "rules").write_text(text_of(rules))
+    name, commands = f"blkdebug:{tmp_path / 'rules'}:{image}", ["write 0 512", "write 0 512"]
+
+    found = in_yard(lambda yard: ours(yard, name, commands))
+
+    assert found == theirs(qemu, name, commands) == ["write: ok", "write: Input/output error"]
+
+
 def test_every_errno_of_the_host_arrives(image: Path, in_yard: Any) -> None:
     async def attempt(yard: Any, number: int) -> int | None:
         rules = [{"event": "read_aio", "errno": number}]

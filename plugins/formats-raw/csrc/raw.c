@@ -200,13 +200,6 @@ static int submit(struct by_node *node, struct by_request *req)
     }
 }
 
-/* What is said to the image is said to the file. */
-static bool hand_on(struct by_node *node, uint32_t event,
-                    struct by_task *resume)
-{
-    return by_debug_stop(node->children[0], event, resume);
-}
-
 #define EVERY_FLAG (BY_REQ_FUA | BY_REQ_MAY_UNMAP | BY_REQ_NO_FALLBACK       \
     | BY_REQ_WRITE_UNCHANGED | BY_REQ_REGISTERED | BY_REQ_STABLE)
 
@@ -224,7 +217,6 @@ static const struct by_node_ops ops = {
         [BY_OP_COPY_RANGE] = EVERY_FLAG,
     },
     .submit = submit,
-    .debug_event = hand_on,
 };
 
 uintptr_t by_raw_ops(void)
