@@ -50,10 +50,14 @@ async def add_copy_on_read(yard: Yard, image: Image) -> Image:
 
     :raises BlockyardError: if no installed driver does that; ``image`` is closed then as well.
     """
+    node = image.node
+    # Two users that both write would be in each other's way.
+    node.holders += 1
     try:
-        return await yard.open({"driver": "copy-on-read", "file": image.node.name})
-    finally:
         await image.close()
+        return await yard.open({"driver": "copy-on-read", "file": node.name})
+    finally:
+        await yard.graph.let_go(node)
 
 
 async def _format(yard: Yard, path: str, length: int) -> None:
