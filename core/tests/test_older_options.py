@@ -54,3 +54,5 @@ def test_an_error_has_no_hint_unless_given_one() -> None:
     plain, told = BlockyardError("it failed"), BlockyardError("it failed")
     told.hint = "have you tried another one?"
     assert (plain.hint, str(told)) == ("", "it failed")
+    assert plain.told == "it failed"
+    assert told.told == "it failed\nhave you tried another one?"

@@ -38,6 +38,11 @@ class BlockyardError(Exception):
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
+    @property
+    def told(self) -> str:
+        """The text with the hint, as programs print it."""
+        return f"{self}\n{self.hint}" if self.hint else str(self)
+
 
 class InvalidOption(BlockyardError, ValueError):  # noqa: N818
     """Raised when an option, a value or a combination of them is not acceptable."""

@@ -54,7 +54,7 @@ async def opened(
     try:
         image = await open_image(yard, name, how, perm=perm, shared=shared)
     except BlockyardError as error:
-        raise failed(f"Could not open '{name}': {error}") from error
+        raise failed(f"Could not open '{name}': {error.told}") from error
     async with image:
         yield image
 

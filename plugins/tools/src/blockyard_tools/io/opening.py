@@ -95,7 +95,7 @@ async def open_into(
     try:
         session.current = await _open(session, name, wishes, given)
     except BlockyardError as error:
-        complain(f"qemu-io: can't open{shown}: {error}")
+        complain(f"qemu-io: can't open{shown}: {error.told}")
         return False
     session.writethrough = not CACHE_MODES[wishes.cache][2]
     return True
