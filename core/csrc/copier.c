@@ -320,6 +320,7 @@ static void prepare(struct by_copier *c, const struct by_copy_params *p)
     c->offload = copier_is(c, BY_COPY_OFFLOAD);
     c->kick = (struct by_task) { .run = kicked, .owner = c };
     c->line_end = &c->line;
+    c->ask_limit = UINT64_MAX;
     set_sizes(c, p);
     set_total(c);
     pthread_mutex_init(&c->lock, NULL);

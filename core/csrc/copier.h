@@ -77,6 +77,7 @@ struct by_copier {
     bool counting, asking;
     enum { ASK_NOTHING, ASK_TARGET, ASK_SOURCE, ASK_REFERENCE } stage;
     uint64_t ask_bytes;
+    uint64_t ask_limit;         /* less than all after failures */
     struct by_request ask;
     struct by_block_status answer;
 

@@ -108,16 +108,23 @@ static enum copy_kind kind_of(const struct by_copier *c)
     if (range->layers && !(flags & BY_STATUS_ALLOCATED)) {
         return COPY_SKIP;
     }
-    return c->sparse && (flags & BY_STATUS_ZERO) ? COPY_ZERO : COPY_DATA;
+    /* With a reference, zeroes on both sides are the same in any case. */
+    return (c->sparse || c->reference) && (flags & BY_STATUS_ZERO)
+        ? COPY_ZERO : COPY_DATA;
 }
 
+/* Salvaging: less at a time, until the status of a sector is known to be lost. */
 static int failed(struct by_copier *c, int result)
 {
-    uint64_t bytes = min64(c->ask_bytes, SECTOR);
+    uint64_t bytes = c->ask_bytes;
 
     if (!copier_is(c, BY_COPY_SALVAGE) || c->stage != ASK_SOURCE) {
         copier_fail(c, result, c->pos, BY_COPY_STATUS, c->range);
         return result;
+    }
+    if (bytes > SECTOR) {
+        c->ask_limit = (bytes / 2 + SECTOR - 1) / SECTOR * SECTOR;
+        return 0;
     }
     by_report(c->tag, BY_EVENT_UNREADABLE_STATUS, result, c->pos, bytes);
     found(c, bytes, COPY_DATA);
@@ -217,6 +224,8 @@ static int answered(struct by_copier *c, int result)
     }
     if (result < 0) {
         result = failed(c, result);
+    } else if (result == 0 && c->ask_limit <= UINT64_MAX / 2) {
+        c->ask_limit *= 2;
     }
     c->asking = result == BY_PENDING;
     return result;
@@ -264,7 +273,8 @@ int copy_plan(struct by_copier *c)
             begin_again(c);
             continue;
         }
-        c->ask_bytes = range_end(&c->ranges[c->range]) - c->pos;
+        c->ask_bytes = min64(range_end(&c->ranges[c->range]) - c->pos,
+                             c->ask_limit);
         result = answered(c, ask_target(c));
         if (result) {
             return result;

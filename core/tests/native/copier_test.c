@@ -190,7 +190,7 @@ static void test_reference(void)
         make_job(&job);
         job.params.nranges = 1;
         job.ranges[0] = range(&source, 0, SECTOR * 400, 0);
-        job.params.sparse = 4096;
+        job.params.sparse = rng() % 2 ? 4096 : 0;
         job.params.unit = SECTOR;
         job.params.reference = reference.root;
         for (int s = 0; s < 400; s++) {

@@ -188,6 +188,18 @@ def test_unreadable_sectors_become_zeroes(tmp_path: Path) -> None:
     assert data[:8192] == b"\1" * 8192
 
 
+def test_errors_tell_where(tmp_path: Path) -> None:
+    _images(tmp_path)
+    (tmp_path / "rules").write_text('[inject-error]\nevent = "read_aio"\nerrno = "5"\n')
+    source = "blkdebug:rules:a.raw"
+    outcome = ours(tmp_path, ["convert", "-f", "raw", "-O", "raw", source, "out"])
+    text = "qemu-img: error while reading at byte 0: Input/output error\n"
+    assert (outcome.status, outcome.errors) == (1, text)
+    outcome = ours(tmp_path, ["compare", "-f", "raw", "-F", "qcow2", source, "a.q"])
+    text = f"qemu-img: Error while reading offset 0 of {source}: Input/output error\n"
+    assert (outcome.status, outcome.errors) == (4, text)
+
+
 def test_progress_is_told(tmp_path: Path) -> None:
     _images(tmp_path)
     outcome = ours(tmp_path, ["convert", "-p", "-O", "raw", "c.q", "out"])

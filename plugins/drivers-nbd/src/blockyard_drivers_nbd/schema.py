@@ -46,4 +46,5 @@ NBD = DriverType(
     prefixes=("nbd", "nbd+tcp", "nbd+unix"),
     parse_filename=parse_filename,
     adapt_options=adapt_options,
+    creation="blockyard.creation:EXISTING",
 )

@@ -115,14 +115,20 @@ def _clock(seconds: float) -> str:
 @asynccontextmanager
 async def shown(meter: Meter, watched: Watched) -> AsyncIterator[None]:
     """Show how far ``watched`` is, inside ``async with``."""
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_watch, meter, watched)
         tasks.start_soon(_listen, meter, watched)
         try:
             yield
             meter.update(watched.progress)
+        except Exception as error:
+            # Raised below, where no task group wraps it.
+            failure = error
         finally:
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _watch(meter: Meter, watched: Watched) -> None:

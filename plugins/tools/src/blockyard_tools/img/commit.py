@@ -86,6 +86,7 @@ def main(line: Line) -> int:
 async def _find_base(yard: Yard, name: str, how: How, wanted: str | None) -> _Base:
     """Look at the chain as it is."""
     from blockyard.changes.topology import backing_below
+    from blockyard.imagename import absolute
     from blockyard.naming import node_filename
 
     async with opened(yard, name, attrs.evolve(how, writable=False)) as image:
@@ -98,21 +99,26 @@ async def _find_base(yard: Yard, name: str, how: How, wanted: str | None) -> _Ba
             raise failed("Image does not have a backing file")
         else:
             number = 0
-        base = chain[number]
-        return _Base(name=node_filename(base), format=base.type.name, layers=number + 1)
+        base, above = chain[number], [image.node, *chain][number]
+        recorded = absolute(above, above.backing_file)
+        return _Base(name=recorded or node_filename(base), format=base.type.name, layers=number + 1)
 
 
 def _position(top: Node, chain: list[Node], wanted: str) -> int | None:
-    """Which of the backing files is called so: as it is recorded, or by the same path."""
+    """Which of the backing files is called so, as seen from the image that names it."""
     import os
 
+    from blockyard.filename import has_protocol, path_combine
     from blockyard.naming import node_filename
 
     for number, (above, node) in enumerate(zip([top, *chain], chain, strict=False)):
         filename = node_filename(node)
-        if wanted in (above.backing_file, filename):
-            return number
-        if wanted and os.path.realpath(wanted) == os.path.realpath(filename):
+        if has_protocol(wanted):
+            found = wanted in (above.backing_file, filename)
+        else:
+            seen = path_combine(node_filename(above), wanted)
+            found = bool(wanted) and os.path.realpath(seen) == os.path.realpath(filename)
+        if found:
             return number
     return None
 
@@ -135,7 +141,7 @@ async def _commit(
     alone = base.layers == 1
     above = attrs.evolve(how, writable=alone and not drop, backing=not alone, force_share=not alone)
     source = await stack.enter_async_context(opened(yard, name, above))
-    below = How(format=base.format, writable=True, cache=how.cache)
+    below = How(format=base.format, writable=True, cache=how.cache, options={"discard": "unmap"})
     target = await stack.enter_async_context(opened(yard, base.name, below))
     if target.length < source.length:
         await target.resize(source.length)

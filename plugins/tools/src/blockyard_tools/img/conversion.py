@@ -135,7 +135,10 @@ class Conversion:
         values = self._new.values if self._new else {}
         how = attrs.evolve(
             self._wish.target_how,
-            options={k: v for k, v in values.items() if k.endswith(_CIPHER_OPTIONS)},
+            options={
+                **self._wish.target_how.options,
+                **{k: v for k, v in values.items() if k.endswith(_CIPHER_OPTIONS)},
+            },
         )
         return await stack.enter_async_context(opened(self._yard, self._wish.target, how))
 
@@ -171,7 +174,8 @@ class Conversion:
             self._yard.control,
             target.root,
             await self._ranges(sources, target),
-            parallel=wish.parallel,
+            # One after the other, so that what is told of is in the disk's order.
+            parallel=1 if wish.salvage else wish.parallel,
             chunk=max(_MIN_CHUNK, wish.sparse, cluster) if wish.compress or wish.sparse else 0,
             unit=cluster if wish.compress else 0,
             sparse=wish.sparse,

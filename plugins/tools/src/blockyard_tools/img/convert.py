@@ -177,6 +177,7 @@ def _wish(line: Line, options: str, fmt: str | None) -> Wish:
             image_opts=line.has("target-image-opts"),
             cache=parse_cache(PROGRAM, target_cache),
             writable=True,
+            options={"discard": "unmap"} if sparse else {},
         ),
         format=fmt or "raw",
         options=options,

@@ -87,7 +87,7 @@ def main(line: Line) -> int:
     cache = parse_cache(PROGRAM, line.last("backing-cache") or "writeback", "source cache")
     formats = [each.argument for each in line if each.name in ("backing-format", "-F")]
     new = _New(name=backing or "", format=formats[-1] if formats else None, cache=cache)
-    how = how_of(COMMAND, line, writable=True, backing=not unsafe)
+    how = how_of(COMMAND, line, writable=True, backing=not unsafe, options={"discard": "unmap"})
 
     async def body(yard: Yard) -> int:
         meter = Meter(on=line.has("progress") and not line.has("quiet"))
@@ -128,7 +128,7 @@ async def _copy(
     compress: bool,
 ) -> None:
     """Where the image has nothing and the backing files differ, give it the old one's data."""
-    from blockyard.copying import KNOWN_ZEROES, Copier, CopyFailed, Range
+    from blockyard.copying import Copier, CopyFailed, Range
 
     reference = await stack.enter_async_context(await new.open(yard, image)) if new.name else None
     old = await _old_root(yard, stack, image)
@@ -139,7 +139,8 @@ async def _copy(
         [Range(source=old, bytes=image.length)],
         chunk=max(1 << 20, unit),
         unit=unit,
-        sparse=4096 if reference is None else KNOWN_ZEROES,
+        # Over another backing file zeroes are data.
+        sparse=4096 if reference is None else 0,
         reference=reference.root if reference else None,
         missing=True,
         compressed=compress,
