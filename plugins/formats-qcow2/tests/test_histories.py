@@ -245,7 +245,7 @@ def test_histories(qemu_img, qemu_io):
     run_state_machine_as_test(
         lambda: Histories(qemu_img, qemu_io),
         settings=settings(
-            max_examples=int(os.environ.get("BLOCKYARD_HISTORIES", "25")),
+            max_examples=int(os.environ.get("BLOCKYARD_HISTORIES", "15")),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
