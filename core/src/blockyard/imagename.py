@@ -89,7 +89,7 @@ async def image_options(registry: Any, name: str, fmt: str = "") -> dict[str, An
     """
     if name.startswith("json:"):
         return await with_protocol(_parsed(name), fmt)
-    if fmt and registry.driver(fmt).is_protocol:
+    if fmt and _takes_names(registry.driver(fmt), name):
         options = _protocol_options(registry.driver(fmt), name)
         return {"driver": fmt, **await _with_children(registry, options)}
     device = await _device(name)
@@ -100,6 +100,11 @@ async def image_options(registry: Any, name: str, fmt: str = "") -> dict[str, An
     else:
         file = {"driver": device or "file", "filename": name}
     return {"driver": fmt, "file": file} if fmt else {"file": file}
+
+
+def _takes_names(declaration: DriverType, name: str) -> bool:
+    """Whether the name is the driver's own to read: a protocol's, or one with its prefix."""
+    return declaration.kind == "protocol" or name.partition(":")[0] in declaration.prefixes
 
 
 async def protocol_of(registry: Any, name: str) -> DriverType:

@@ -26,8 +26,12 @@ class MachineState:
     node: Node
 
     def machine_state_offset(self) -> int:
-        """Where the state would lie if it were part of the disk, for people; 0: nowhere."""
-        return 0
+        """Where the state would lie if it were part of the disk, for people; 0: nowhere.
+
+        A filter says what is true of the node that it shows.
+        """
+        shown = [c.node for c in self.node.children.values() if c.role & Role.FILTERED]
+        return shown[0].driver.machine_state_offset() if shown else 0
 
     async def load_machine_state(self, offset: int, view: Any) -> None:
         """Fill ``view`` with the state's bytes from ``offset`` on.

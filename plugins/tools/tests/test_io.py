@@ -69,6 +69,9 @@ def test_a_script_of_all_commands(tmp_path: Path, words: list[str]) -> None:
 
 
 LINES = [
+    ["-c", "open -o driver=copy-on-read,file.driver=qcow2 b.qcow2", "-c", "info"],
+    ["-c", "open -o driver=blkdebug,image.driver=qcow2 b.qcow2", "-c", "read 0 64k"],
+    ["-c", "open -o driver=raw,file.driver=qcow2 b.qcow2", "-c", "length", "-c", "info"],
     ["-c", "length"],
     ["-f", "raw", "none"],
     ["none"],

@@ -53,6 +53,8 @@ async def open_named(
     known = await image_options(graph.registry, name, fmt or "") if name is not None else {}
     if name is None and fmt:
         known["driver"] = fmt
+    if name is not None and not name.startswith("json:"):
+        known = _handed_down(graph, known, nested_options(flatten(dict(options))))
     flat = {**flatten(dict(defaults)), **flatten(known), **flatten(dict(options))}
     merged = await with_protocol(nested_options(flat))
     if "driver" not in merged and "file" not in merged:
@@ -80,6 +82,28 @@ async def open_named(
         if file is not None:
             await graph.release(file)
         raise
+
+
+def _handed_down(graph: Graph, known: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """What the name names, moved below the formats and filters that the options put over it.
+
+    With ``driver=copy-on-read,file.driver=qcow2`` the name is that of ``file.file``.
+    """
+    path: list[str] = []
+    node: Any = {**said, "driver": said.get("driver", known.get("driver"))}
+    while isinstance(node, dict) and isinstance(node.get("driver"), str):
+        declaration = graph.registry.driver(node["driver"])
+        if declaration.kind == "protocol":
+            break
+        below = {spec.name for spec in declaration.children} & {"image", "file"}
+        path.append("image" if "image" in below else "file")
+        node = node.get(path[-1])
+    if "file" not in known or (len(path) < 2 and path != ["image"]):
+        return known
+    found: dict[str, Any] = known["file"]
+    for child in reversed(path):
+        found = {child: found}
+    return {key: value for key, value in known.items() if key != "file"} | found
 
 
 def _backing_apart(graph: Graph, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

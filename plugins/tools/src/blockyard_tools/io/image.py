@@ -68,7 +68,7 @@ async def info(session: Session, arguments: list[str]) -> bool:
         output.line(f"format name: {node.type.name}")
         if not hasattr(node.options.u, "filename"):
             return False  # Only of files more is known.
-    output.line(f"cluster size: {size_text(node.limits.cluster_size)}")
+    output.line(f"cluster size: {size_text(node.cluster_size)}")
     output.line(f"vm state offset: {size_text(node.driver.machine_state_offset())}")
     known = await node.driver.image_info()
     data = known.get("format-specific", {}).get("data")
