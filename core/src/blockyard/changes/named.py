@@ -87,7 +87,8 @@ async def open_named(
 def _handed_down(graph: Graph, known: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     """What the name names, moved below the formats and filters that the options put over it.
 
-    With ``driver=copy-on-read,file.driver=qcow2`` the name is that of ``file.file``.
+    With ``driver=copy-on-read,file.driver=qcow2`` the name is that of ``file.file``, and
+    with ``driver=blkdebug,image.driver=qcow2`` that in ``blkdebug::name`` of ``image.file``.
     """
     path: list[str] = []
     node: Any = {**said, "driver": said.get("driver", known.get("driver"))}
@@ -98,12 +99,13 @@ def _handed_down(graph: Graph, known: dict[str, Any], said: dict[str, Any]) -> d
         below = {spec.name for spec in declaration.children} & {"image", "file"}
         path.append("image" if "image" in below else "file")
         node = node.get(path[-1])
-    if "file" not in known or (len(path) < 2 and path != ["image"]):
+    named = "file" if "file" in known else path[0] if path else ""
+    if named not in known or "file" in known[named] or (len(path) < 2 and path != ["image"]):
         return known
-    found: dict[str, Any] = known["file"]
+    found: dict[str, Any] = known[named]
     for child in reversed(path):
         found = {child: found}
-    return {key: value for key, value in known.items() if key != "file"} | found
+    return {key: value for key, value in known.items() if key != named} | found
 
 
 def _backing_apart(graph: Graph, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
