@@ -68,7 +68,26 @@ def test_a_script_of_all_commands(tmp_path: Path, words: list[str]) -> None:
     assert theirs == ours
 
 
+#: The image on a disk that fails from the first change of the L1 table on.
+FAILING = (
+    "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=b.qcow2,"
+    "file.inject-error.0.event=l1_update"
+)
+LIMITS = "align=4k,max-transfer=64k"
+
+#: One byte of the refcount table changes: the next allocation finds the image corrupt.
+CORRUPTING = ["-f", "raw", "b.qcow2", "-c", "write -P 2 65543 1", "-c", "close"]
+
 LINES = [
+    [*CORRUPTING, "-c", "open b.qcow2", "-c", "write 512k 64k"],
+    [*CORRUPTING, "-c", "open b.qcow2", "-c", "write 512k 64k", "-c", "flush"],
+    ["-t", "writethrough", "--image-opts", FAILING, "-c", "write 0 64k"],
+    ["-t", "writethrough", "--image-opts", FAILING, "-c", "write -b 0 64k"],
+    [
+        "-c", f"open -o driver=blkdebug,image.driver=qcow2,{LIMITS} blkdebug::b.qcow2",
+        "-c", "write -P 3 1000 128k", "-c", "read -P 3 1000 128k",
+    ],
+    ["-c", "open -o driver=blkdebug,image.driver=file blkdebug::b.qcow2", "-c", "length"],
     ["-c", "open -o driver=copy-on-read,file.driver=qcow2 b.qcow2", "-c", "info"],
     ["-c", "open -o driver=blkdebug,image.driver=qcow2 b.qcow2", "-c", "read 0 64k"],
     ["-c", "open -o driver=raw,file.driver=qcow2 b.qcow2", "-c", "length", "-c", "info"],

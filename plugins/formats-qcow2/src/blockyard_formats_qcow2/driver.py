@@ -244,21 +244,24 @@ class Qcow2Driver(Qcow2Work):
     # -- closing
 
     async def before_close(self) -> None:
-        """Store the bitmaps, write the tables, and cut the file's unused end off."""
-        if self.node.writable:
+        """Store the bitmaps, write the tables, and cut the file's unused end off.
+
+        What was found to be corrupt stays as it is: nothing of it can be trusted.
+        """
+        if self.node.writable and not self.image.state().corrupt:
             try:
                 await self._settle()
             except ImageIOError as error:
                 # QEMU's words: it flushes one after the other, and both fail.
                 for cache in ("L2 table", "refcount block"):
-                    _log.warning("Failed to flush the %s cache: %s", cache, error)
+                    _log.error("Failed to flush the %s cache: %s", cache, error)
         bitmaps.release_stored(self.node)
 
     async def _settle(self) -> None:
         try:
             await self.stored_bitmaps.store(self.node)
         except BlockyardError as error:
-            _log.warning(
+            _log.error(
                 "Lost persistent bitmaps during inactivation of node '%s': %s",
                 self.node.name,
                 error,

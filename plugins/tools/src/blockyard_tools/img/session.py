@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockyard.errors import BlockyardError
 from blockyard_tools.img.command import PROGRAM, failed
+from blockyard_tools.messages import speak_as
 from blockyard_tools.objects import add_objects
 from blockyard_tools.opening import How, open_image
 from blockyard_tools.running import run
@@ -40,6 +41,7 @@ def work(line: Line, body: Callable[[Yard], Awaitable[int]]) -> int:
         finally:
             sys.stdout.flush()
 
+    speak_as(PROGRAM)
     return run(inside)
 
 

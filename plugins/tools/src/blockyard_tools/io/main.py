@@ -64,8 +64,10 @@ def main(words: Sequence[str]) -> int:
         return 1
     if line.has("format") and line.has("image-opts"):
         raise ProgramError(_PROGRAM, "--image-opts and -f are mutually exclusive")
+    from blockyard_tools.messages import speak_as
     from blockyard_tools.running import run
 
+    speak_as(_PROGRAM)
     return run(_work, line, wishes)
 
 

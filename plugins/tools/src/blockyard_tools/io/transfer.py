@@ -213,6 +213,8 @@ async def _store(
         )
     elif given.vmstate:
         await image.node.driver.save_machine_state(offset, memory)
+        if session.writethrough:
+            await image.flush()
     else:
         await image.write(offset, memory, fua=given.fua, compressed=given.compressed)
 

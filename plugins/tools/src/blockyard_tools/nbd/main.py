@@ -48,8 +48,10 @@ def _main(words: Sequence[str]) -> int:
 def _run(settings: Settings) -> int:
     from blockyard.activation import listen_descriptors
     from blockyard.errors import BlockyardError
+    from blockyard_tools.messages import speak_as
     from blockyard_tools.nbd.options import PROGRAM
 
+    speak_as(PROGRAM)
     listen_descriptors()
     tracing = None
     try:
