@@ -53,6 +53,22 @@ static bool is_ragged(const struct by_inode *inode,
         && ((req->offset | req->bytes) & inode->plan[req->op].align_mask);
 }
 
+/* A piece that others follow ends where the driver likes it, if it can: what
+ * lies across two pieces would be neither's to discard. */
+static uint64_t to_preferred(const struct by_splitting *s, uint64_t now)
+{
+    const struct by_limits *limits = &s->inode->node.limits;
+    uint64_t unit = s->req->op == BY_OP_DISCARD ? limits->discard_alignment
+        : s->req->op == BY_OP_WRITE_ZEROES ? limits->write_zeroes_alignment : 0;
+    uint64_t over;
+
+    if (unit == 0 || unit & s->inode->plan[s->req->op].align_mask) {
+        return now;
+    }
+    over = (s->at + now) % unit;
+    return over < now ? now - over : now;
+}
+
 /* How much of what is left the next piece takes. */
 static uint64_t next_piece(const struct by_splitting *s)
 {
@@ -70,7 +86,10 @@ static uint64_t next_piece(const struct by_splitting *s)
             now &= ~mask;
         }
     }
-    return now > s->max - into ? s->max - into : now;
+    if (now > s->max - into) {
+        now = s->max - into;
+    }
+    return now < s->left ? to_preferred(s, now) : now;
 }
 
 static void give_back(struct by_piece *piece)

@@ -148,10 +148,6 @@ static int submit(struct by_node *node, struct by_request *req)
     if (error) {
         return error;
     }
-    if (req->op == BY_OP_DISCARD
-        && req->bytes < debug->settings.discard_least) {
-        return 0; /* advice only */
-    }
     if (iotype && !flushes_nothing(debug, req)) {
         error = by_blkdebug_check(debug, iotype, req->offset, req->bytes,
                                   &delay_ns, &immediately);

@@ -48,7 +48,6 @@ struct by_blkdebug_rule {
 
 struct by_blkdebug_settings {
     uint64_t write_zeroes_least; /* smaller ones are not supported */
-    uint64_t discard_least;
     uint64_t tag;                /* of BY_BLKDEBUG_SUSPENDED */
 };
 

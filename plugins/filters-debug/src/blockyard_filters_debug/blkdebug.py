@@ -113,7 +113,6 @@ class BlkdebugDriver(Driver):
             "struct by_blkdebug_settings *",
             {
                 "write_zeroes_least": max(limits.request_alignment, limits.write_zeroes_alignment),
-                "discard_least": self.options.opt_discard or 0,
                 "tag": self._tag,
             },
         )
