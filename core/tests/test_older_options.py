@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options that only names and programs' command lines may have, and what errors hint at."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 import pytest
 
+from blockyard.branches import provide_branches
 from blockyard.errors import BlockyardError, InvalidOption
 from blockyard.imagename import visited
 from blockyard.plugins import Registry, default_registry
@@ -19,13 +21,15 @@ def _adapt(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def registry() -> Registry:
+def registry() -> Iterator[Registry]:
     """Files whose name may be called ``name``."""
     made = Registry()
     file = default_registry().driver("file")
     older = attrs.evolve(file, adapt_options=_adapt)
     made.add("drivers", "file", older)
-    return made
+    provide_branches(made)
+    yield made
+    provide_branches(default_registry())
 
 
 def test_a_driver_takes_its_older_options_wherever_it_is_in_the_tree(registry: Registry) -> None:

@@ -147,13 +147,14 @@ async def test_an_unexpected_exception_is_that_commands_error_alone() -> None:
 
 
 async def test_a_command_that_has_begun_is_not_cancelled_with_its_session() -> None:
-    begun = anyio.Event()
+    begun, release, ended = anyio.Event(), anyio.Event(), anyio.Event()
 
     @command("slow")
     async def slow(notes: Any, args: None) -> None:
         begun.set()
-        await anyio.sleep(0.1)
+        await release.wait()
         notes.append("done")
+        ended.set()
 
     async with session(slow) as (pipe, bus, notes):
         pipe.say("slow")
@@ -162,7 +163,9 @@ async def test_a_command_that_has_begun_is_not_cancelled_with_its_session() -> N
         bus.emit(Noise(text="x" * (5 << 20)))
         await pipe.closed.wait()
         assert not notes
-        await anyio.sleep(0.2)
+        release.set()
+        with anyio.fail_after(5):
+            await ended.wait()
         assert notes == ["done"]
 
 

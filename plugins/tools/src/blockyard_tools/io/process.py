@@ -37,7 +37,8 @@ async def sigraise(session: Session, arguments: list[str]) -> bool:
     if value >= signal.NSIG:
         raise Failed(f"signal argument '{arguments[0]}' is too large to be a valid signal")
     session.output.flush()
-    if value in (signal.SIGINT, signal.SIGPIPE):
+    handled = value == signal.SIGINT and signal.getsignal(value) is not signal.SIG_IGN
+    if handled or value == signal.SIGPIPE:
         # Those two the interpreter has a word in.
         signal.signal(value, signal.SIG_DFL)
     os.kill(os.getpid(), value)

@@ -71,7 +71,7 @@ def number(text: str, shown: str | None = None) -> int:
     :raises Failed: if it is none, naming ``shown``.
     """
     found = parse_number(text)
-    if found is not None and found <= MAX_SIZE:
+    if found is not None and 0 <= found <= MAX_SIZE:
         return found
     negative = text.startswith("-") and text[1:].isdecimal()
     if negative or (found is not None and found <= SIZE_LIMIT):
