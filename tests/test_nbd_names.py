@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs say of NBD disks what QEMU's programs say, hints included."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ def server(tmp_path: Path) -> Iterator[Path]:
     words = ["qemu-nbd", "--fork", "-t", "-r", "-x", "disk", "-f", "raw"]
     subprocess.check_call([*words, "-k", path, "--pid-file", pid, image])
     yield path
-    subprocess.check_call(["kill", pid.read_text().strip()])
+    os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("export", ["disk", "other"])
