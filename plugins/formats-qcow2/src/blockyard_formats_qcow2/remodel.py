@@ -33,6 +33,8 @@ __all__ = ["remodel"]
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 _USE_V3 = "(use compat=1.1 or greater)"
 _POLL = 0.05
+#: Refcounts of the older version have 16 bits.
+_ORDER_V2 = 4
 
 
 @attrs.frozen(kw_only=True)
@@ -144,7 +146,7 @@ async def _refcounts(
 ) -> None:
     if order == image.header.refcount_order:
         return
-    if version < 3:
+    if version < 3 and order != _ORDER_V2:
         raise InvalidOption(
             f"Refcount widths other than 16 bits require compatibility level 1.1 or above {_USE_V3}"
         )
