@@ -44,6 +44,7 @@ Example:
   qemu-img compare disk.raw disk.qcow2""",
 )
 
+_SIZES_DIFFER = "Warning: Image size mismatch!"
 _EQUAL, _DIFFERENT, _NOT_OPEN, _NO_STATUS, _NO_DATA = range(5)
 
 
@@ -105,6 +106,8 @@ async def _compare(yard: Yard, line: Line, first: Image, second: Image) -> int:
             found = await comparer.run()
         return _told(found, meter, first.length, second.length, tell)
     except CopyFailed as error:
+        if first.length != second.length and error.offset >= min(first.length, second.length):
+            tell(_SIZES_DIFFER)
         raise _unknown(error, line.words) from error
     finally:
         meter.end()
@@ -120,7 +123,7 @@ def _told(
         return _DIFFERENT
     equal = found.kind is Comparison.EQUAL
     if first != second and (equal or found.offset >= min(first, second)):
-        tell("Warning: Image size mismatch!")
+        tell(_SIZES_DIFFER)
     if not equal:
         tell(f"Content mismatch at offset {found.offset}!")
         return _DIFFERENT
