@@ -163,8 +163,10 @@ static uint64_t unit_start(const struct q2_zeroing *z)
 static uint64_t unit_stop(const struct q2_zeroing *z)
 {
     uint64_t stop = unit_start(z) + (1ull << z->q->subcluster_bits);
+    /* A disk that grows has its last cluster zeroed behind its end first. */
+    uint64_t last = z->end < z->q->size ? z->q->size : z->end;
 
-    return stop < z->q->size ? stop : z->q->size;
+    return stop < last ? stop : last;
 }
 
 static int write_instead(struct q2_zeroing *z)
