@@ -59,6 +59,7 @@ def test_the_plugins_are_found(environment: Path) -> None:
         "nbd",
         "luks",
         "secret",
+        "blklogwrites",
         "copy-on-read",
         "compress",
         "preallocate",

@@ -9,7 +9,7 @@ from cffi import FFI
 HERE = Path(__file__).parent
 
 ffibuilder = FFI()
-ffibuilder.cdef("struct by_blkdebug;")
+ffibuilder.cdef("struct by_blkdebug; struct by_logwrites;")
 ffibuilder.cdef(re.sub(r"^#.*$", "", (HERE / "csrc/control.h").read_text(), flags=re.MULTILINE))
 ffibuilder.set_source(
     "blockyard_filters_debug._native",

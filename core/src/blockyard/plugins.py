@@ -74,6 +74,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "luks": "blockyard-formats-luks",
         "qcow2": "blockyard-formats-qcow2",
         "blkdebug": "blockyard-filters-debug",
+        "blklogwrites": "blockyard-filters-debug",
         "blkverify": "blockyard-filters-debug",
         "compress": "blockyard-filters-compress",
         "copy-on-read": "blockyard-filters-copy-on-read",

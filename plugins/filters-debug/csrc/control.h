@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * control.h - what the Python half of blkdebug and blkverify
- * calls.
+ * control.h - what the Python half of blkdebug, blkverify and
+ * blklogwrites calls.
  *
  * The build reads these declarations for cffi, so this file holds nothing but
  * comments, includes, plain structures and prototypes.
@@ -88,5 +88,25 @@ enum by_blkverify_report {
 };
 /* struct by_node_ops, as an address */
 uintptr_t by_blkverify_ops(void);
+
+/* --------------------------------------------------------- blklogwrites */
+
+struct by_logwrites_settings {
+    uint64_t interval;           /* of entries, behind which the superblock is
+                                    written; not 0 */
+    uint64_t next;               /* the log's sector for the next entry */
+    uint64_t entries;            /* that are in the log */
+    uint32_t sector_size;        /* bytes; a power of two, 32 at least */
+};
+
+/* The state of one node.  Null: no memory. */
+struct by_logwrites *by_logwrites_create(
+    const struct by_logwrites_settings *settings);
+void by_logwrites_free(struct by_logwrites *log);
+/* Node drained.  The superblock, for whoever writes it now: its bytes, which
+ * are a sector; 0: the log has it. */
+uint32_t by_logwrites_superblock(struct by_logwrites *log, void *out);
+/* struct by_node_ops, as an address */
+uintptr_t by_logwrites_ops(void);
 
 #endif /* BLOCKYARD_FILTERS_DEBUG_CONTROL_H */

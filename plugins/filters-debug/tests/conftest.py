@@ -90,6 +90,6 @@ def _make_known(name: str) -> None:
     spec.loader.exec_module(sys.modules[name])
 
 
-for _name in ("rule_model",):
+for _name in ("log_model", "log_steps", "rule_model"):
     if _name not in sys.modules:
         _make_known(_name)

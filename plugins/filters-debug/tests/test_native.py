@@ -69,3 +69,12 @@ def test_a_storm_of_requests(objects: dict[str, list[Path]], build: str, backend
     for seed in ("1", "2"):
         done = run(storm, backend, seed)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("backend", ["ring", "epoll"])
+@EACH_BUILD
+def test_a_storm_that_is_logged(objects: dict[str, list[Path]], build: str, backend: str) -> None:
+    storm = program(objects, build, "logstorm")
+    for seed in ("1", "2", "3"):
+        done = run(storm, backend, seed)
+        assert done.returncode == 0, done.stderr

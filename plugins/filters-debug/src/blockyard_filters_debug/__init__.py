@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters for testing: errors, breakpoints, and comparing."""
+"""Filters for testing: errors, breakpoints, comparing, and logs of writes."""
 
-from blockyard_filters_debug.schema import BLKDEBUG, BLKVERIFY
+from blockyard_filters_debug.schema import BLKDEBUG, BLKLOGWRITES, BLKVERIFY
 
-__all__ = ["BLKDEBUG", "BLKVERIFY"]
+__all__ = ["BLKDEBUG", "BLKLOGWRITES", "BLKVERIFY"]

@@ -7,16 +7,18 @@ from blockyard.node import ChildSpec, DriverType
 from blockyard.permission import Role
 from blockyard.schema.block import BlockdevRef
 from blockyard.schema.blockgraph import BlockPermission
-from blockyard.schema.declare import Int32, member, struct
+from blockyard.schema.declare import Int32, Uint32, Uint64, member, struct
 from blockyard_filters_debug.events import BlkdebugEvent, BlkdebugIOType
 from blockyard_filters_debug.names import parse_blkdebug, parse_blkverify
 
 __all__ = [
     "BLKDEBUG",
+    "BLKLOGWRITES",
     "BLKVERIFY",
     "BlkdebugInjectErrorOptions",
     "BlkdebugSetStateOptions",
     "BlockdevOptionsBlkdebug",
+    "BlockdevOptionsBlklogwrites",
     "BlockdevOptionsBlkverify",
 ]
 
@@ -125,4 +127,34 @@ BLKVERIFY = DriverType(
     ),
     prefixes=("blkverify",),
     parse_filename=parse_blkverify,
+)
+
+
+@struct
+class BlockdevOptionsBlklogwrites:
+    """A filter that logs what changes a disk.
+
+    file: the disk.
+    log: what the log is written to.
+    log-sector-size: bytes of the log's sectors; requests are aligned to them (512).
+    log-append: go on with the log that is there (false).
+    log-super-update-interval: entries after which the log's superblock is written (4096).
+    """
+
+    file: BlockdevRef
+    log: BlockdevRef
+    log_sector_size: Uint32 | None = None
+    log_append: bool | None = None
+    log_super_update_interval: Uint64 | None = None
+
+
+BLKLOGWRITES = DriverType(
+    name="blklogwrites",
+    kind="filter",
+    options=BlockdevOptionsBlklogwrites,
+    implementation="blockyard_filters_debug.blklogwrites:BlklogwritesDriver",
+    children=(
+        ChildSpec(name="file", role=Role.FILTER),
+        ChildSpec(name="log", role=Role.METADATA),
+    ),
 )
