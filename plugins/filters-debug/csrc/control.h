@@ -87,6 +87,12 @@ enum by_blkverify_report {
     BY_BLKVERIFY_WRITE_RESULT
 };
 /* struct by_node_ops, as an address */
+/* A node's state; all but the tag begins as zero and is C's. */
+struct by_blkverify {
+    uint64_t tag;
+    bool busy;
+    void *first, *last;    /* requests that wait for their turn */
+};
 uintptr_t by_blkverify_ops(void);
 
 /* --------------------------------------------------------- blklogwrites */

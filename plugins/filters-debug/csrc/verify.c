@@ -5,6 +5,9 @@
  *
  * Child 0 is the raw copy, child 1 the disk under test, whose data the reader
  * gets.  A difference is reported and fails the request; others go on.
+ *
+ * One request runs at a time: what overlaps would reach the two disks in
+ * different orders, and they would differ without a fault.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,6 +20,7 @@ struct by_verifying {
     struct by_frame frame;
     struct by_node *node;
     struct by_request *req;
+    struct by_verifying *next;  /* that waits */
     struct by_request subs[BOTH];
     int results[BOTH];
     uint32_t running;
@@ -24,10 +28,15 @@ struct by_verifying {
     struct iovec iov;
 };
 
+static struct by_blkverify *state_of(const struct by_verifying *v)
+{
+    return v->node->state;
+}
+
 static void report(const struct by_verifying *v, uint32_t kind, uint64_t at)
 {
     const struct by_event event = {
-        .tag = *(const uint64_t *)v->node->state, .kind = kind,
+        .tag = state_of(v)->tag, .kind = kind,
         .a = v->req->offset, .b = v->req->bytes, .result = (int32_t)at,
     };
 
@@ -100,13 +109,32 @@ static int verifying_done(struct by_request *req, struct by_frame *frame,
     return result;
 }
 
+static int begin(struct by_verifying *v);
+
+/* A request has ended; those that wait have their turns. */
+static void end(struct by_verifying *v, int result)
+{
+    struct by_blkverify *state = state_of(v);
+
+    by_debug_api->complete(v->req, result);
+    while ((v = state->first)) {
+        state->first = v->next;
+        result = begin(v);
+        if (result == BY_PENDING) {
+            return;
+        }
+        by_debug_api->complete(v->req, result);
+    }
+    state->busy = false;
+}
+
 static void ended(struct by_request *sub, int result)
 {
     struct by_verifying *v = sub->owner;
 
     v->results[sub == &v->subs[TEST] ? TEST : RAW] = result;
     if (--v->running == 0) {
-        by_debug_api->complete(v->req, outcome(v));
+        end(v, outcome(v));
     }
 }
 
@@ -133,6 +161,27 @@ static void start(struct by_verifying *v, int which)
     }
 }
 
+static int begin(struct by_verifying *v)
+{
+    v->running = 1; /* neither ends it while both are started */
+    start(v, RAW);
+    start(v, TEST);
+    return --v->running ? BY_PENDING : outcome(v);
+}
+
+static void wait_for_turn(struct by_verifying *v)
+{
+    struct by_blkverify *state = state_of(v);
+
+    v->next = NULL;
+    if (state->first) {
+        ((struct by_verifying *)state->last)->next = v;
+    } else {
+        state->first = v;
+    }
+    state->last = v;
+}
+
 static int both(struct by_node *node, struct by_request *req)
 {
     struct by_verifying *v = (struct by_verifying *)
@@ -153,13 +202,16 @@ static int both(struct by_node *node, struct by_request *req)
         }
         v->iov = (struct iovec) { v->copy, req->bytes };
     }
-    v->running = 1; /* neither ends it while both are started */
-    start(v, RAW);
-    start(v, TEST);
-    if (--v->running) {
+    if (state_of(v)->busy) {
+        wait_for_turn(v);
         return BY_PENDING;
     }
-    result = outcome(v);
+    state_of(v)->busy = true;
+    result = begin(v);
+    if (result == BY_PENDING) {
+        return BY_PENDING;
+    }
+    state_of(v)->busy = false;
     drop(v);
     by_debug_api->frame_pop(req);
     return result;
@@ -182,7 +234,7 @@ static const struct by_node_ops ops = {
     .size = sizeof(ops),
     .abi = BY_ABI_VERSION,
     .name = "blkverify",
-    .capabilities = BY_CAP_ANY_LOOP | BY_CAP_FILTER | BY_CAP_REPEATS_READS,
+    .capabilities = BY_CAP_FILTER | BY_CAP_REPEATS_READS,
     .serves = BY_OP_BIT(BY_OP_READ) | BY_OP_BIT(BY_OP_WRITE)
         | BY_OP_BIT(BY_OP_FLUSH) | BY_OP_BIT(BY_OP_BLOCK_STATUS),
     .submit = submit,

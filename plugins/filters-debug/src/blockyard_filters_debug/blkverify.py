@@ -31,7 +31,7 @@ class BlkverifyDriver(Driver):
     async def open(self) -> Opened:
         """The disk under test decides the length."""
         self._tag = self.node.graph.carrier.control.tag(self._differs)
-        self._state = ffi.new("uint64_t *", self._tag)
+        self._state = ffi.new("struct by_blkverify *", {"tag": self._tag})
         raw, test = (self.node.children[name].node for name in ("raw", "test"))
         return Opened(
             ops=lib.by_blkverify_ops(),
