@@ -6,10 +6,8 @@ see that each prepare met exactly one commit or abort.
 """
 
 import asyncio
-import importlib.util
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,27 +182,3 @@ async def yard(registry: Registry) -> AsyncIterator[Yard]:
     async with Yard(registry=registry) as made:
         yield made
     assert Keeping.alive == before
-
-
-@pytest.fixture(scope="session")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What builds and runs the programs in native/: one Builder for all tests."""
-    path = Path(__file__).parent / "native/native_builds.py"
-    spec = importlib.util.spec_from_file_location("native_builds", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Builder(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture(
-    params=[
-        "plain",
-        pytest.param("address", marks=pytest.mark.asan),
-        pytest.param("thread", marks=pytest.mark.tsan),
-    ]
-)
-def build(request: pytest.FixtureRequest) -> str:
-    """Each way to build the C."""
-    return str(request.param)

@@ -1,72 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The request half under load from several loops: plain and under the sanitizers."""
 
-import os
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-PLUGIN = Path(__file__).parent.parent
-CORE = PLUGIN.parent.parent / "core"
-BUILDS = {
-    "plain": ["-O2"],
-    "address": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
-    "thread": ["-O1", "-fsanitize=thread"],
-}
-COMPILER = os.environ.get("CC", "gcc")
-
-
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    words = [str(word) for word in command]
-    return subprocess.run(words, capture_output=True, text=True, timeout=180, check=False)
-
-
-def compile_one(flags: list[str], source: Path, out: Path) -> None:
-    include = [] if source.is_relative_to(PLUGIN / "csrc") else [f"-I{CORE / 'include'}"]
-    done = run(
-        COMPILER, "-std=gnu11", "-g", "-w", *flags, *include, "-c", str(source), "-o", str(out)
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def storm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The programs that have been built, by build."""
-    return {"": tmp_path_factory.mktemp("native")}
-
-
-def program(storm: dict[str, Path], build: str) -> Path:
-    if build not in storm:
-        folder = storm[""] / build
-        folder.mkdir()
-        sources = [*(CORE / "csrc").glob("*.c"), *(PLUGIN / "csrc").glob("*.c")]
-        sources.append(PLUGIN / "tests/native/storm.c")
-        objects = [folder / f"{number}.o" for number in range(len(sources))]
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(compile_one, [BUILDS[build]] * len(sources), sources, objects))
-        done = run(COMPILER, *BUILDS[build], *objects, "-lpthread", "-o", folder / "storm")
-        assert done.returncode == 0, done.stderr
-        storm[build] = folder / "storm"
-    return storm[build]
 
 
 @pytest.mark.parametrize("how", ["auto", "threads", "ring", "direct"])
 @pytest.mark.parametrize("backend", ["ring", "epoll"])
-@pytest.mark.parametrize(
-    "build",
-    [
-        "plain",
-        pytest.param("address", marks=pytest.mark.asan),
-        pytest.param("thread", marks=pytest.mark.tsan),
-    ],
-)
 def test_a_storm_of_requests(
-    storm: dict[str, Path], build: str, backend: str, how: str, tmp_path: Path
+    native: Any, build: str, backend: str, how: str, tmp_path: Path
 ) -> None:
-    done = run(program(storm, build), backend, tmp_path / "disk.img", how)
-    assert done.returncode == 0, done.stderr
+    native.check(build, "storm", backend, tmp_path / "disk.img", how)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +20,7 @@ def test_a_storm_of_requests(
     [("ring", 3, "3"), ("ring", 0, "0"), ("auto", 3, "0"), ("threads", 3, "0")],
 )
 def test_operations_are_handed_to_the_kernel_in_batches(
-    storm: dict[str, Path], how: str, limit: int, asked: str, tmp_path: Path
+    native: Any, how: str, limit: int, asked: str, tmp_path: Path
 ) -> None:
-    done = run(program(storm, "plain"), "batch", tmp_path / "disk.img", how, str(limit))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [asked]
+    told = native.check("plain", "storm", "batch", tmp_path / "disk.img", how, limit)
+    assert told.split() == [asked]

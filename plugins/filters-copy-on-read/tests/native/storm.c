@@ -5,6 +5,7 @@
  *
  * Usage: storm ring|epoll [SEED]; exits 0 when every check held.
  */
+#include "../../csrc/control.h"
 #include "storm.h"
 
 #define BLOCK 512

@@ -7,6 +7,7 @@
  */
 #include <unistd.h>
 
+#include "../../csrc/control.h"
 #include "storm.h"
 
 static struct disk disks[2];

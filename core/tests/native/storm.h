@@ -4,8 +4,8 @@
  * once, above disks in memory that answer now or later and fail at times.
  * Each lane of requests holds its own part of a disk to a model.
  *
- * The program that includes this builds the graph, calls storm_run, and exits
- * 0 when every check held.
+ * The program of a plugin's that includes this builds the graph, calls
+ * storm_run, and exits 0 when every check held.
  */
 #ifndef BLOCKYARD_STORM_H
 #define BLOCKYARD_STORM_H
@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../../../core/csrc/control.h"
 #include "../../csrc/control.h"
 
 #define CHECK(x) do { if (!(x)) { \
