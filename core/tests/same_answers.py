@@ -5,11 +5,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
 from blockyard.errors import BlockyardError
 from blockyard.qmp.dispatcher import Dispatcher
@@ -66,24 +66,3 @@ def theirs(commands: list[Command]) -> list[Any]:
     replies = [json.loads(line) for line in done.stdout.splitlines()]
     found = [each for each in replies if "return" in each or "error" in each]
     return [each.get("error", {}).get("desc", each.get("return")) for each in found[1:-1]]
-
-
-@pytest.fixture
-def ours() -> Iterator[Ours]:
-    """A yard."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Yard()) as yard:
-        yield Ours(portal, yard)
-
-
-@pytest.fixture
-def same(ours: Ours) -> Callable[[list[Command]], list[Any]]:
-    """Run commands here and there, and see that the answers are the same."""
-
-    def compare(commands: list[Command]) -> list[Any]:
-        expected = theirs(commands)
-        found = [{} if answer is None else answer for answer in ours.answers(commands)]
-        for command, here, there in zip(commands, found, expected, strict=True):
-            assert here == there, command
-        return found
-
-    return compare
