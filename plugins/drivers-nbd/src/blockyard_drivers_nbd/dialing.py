@@ -4,22 +4,30 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import attrs
 
 from blockyard.errors import BlockyardError
 from blockyard.sockets import CONNECT_SECONDS, connect
-from blockyard_drivers_nbd.negotiation import HANDSHAKE_LIMIT, negotiate
+from blockyard_drivers_nbd.inquiry import inquire
+from blockyard_drivers_nbd.negotiation import negotiate
 from blockyard_drivers_nbd.stream import ServerStream
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from blockyard.schema.sockets import SocketAddress
     from blockyard_drivers_nbd.information import Export
+    from blockyard_drivers_nbd.inquiry import Listing
 
-__all__ = ["Target", "dial", "dial_within"]
+__all__ = ["Target", "dial", "dial_within", "list_exports"]
 
+_T = TypeVar("_T")
+
+#: Bytes that a server may send before transmission.
+_HANDSHAKE_LIMIT = 16 << 20
 #: Bytes asked for in unix sockets: one large command fits without a second wait.
 _SOCKET_BUFFER = 4 << 20
 _RETRY_SECONDS = 0.1
@@ -32,8 +40,8 @@ class Target:
 
     server: SocketAddress
     export: str
-    #: The metadata context whose answers are block status.
-    context: str
+    #: The metadata context whose answers are block status; None: replies stay simple.
+    context: str | None
 
 
 async def dial(target: Target) -> tuple[socket.socket, Export]:
@@ -45,17 +53,32 @@ async def dial(target: Target) -> tuple[socket.socket, Export]:
     """
     sock = await connect(target.server)
     try:
-        _tune(sock)
-        with anyio.move_on_after(CONNECT_SECONDS):
-            stream = ServerStream(sock, HANDSHAKE_LIMIT)
-            return sock, await negotiate(stream, target.export, target.context)
-        raise BlockyardError(
-            "Failed to read option reply: the server has not answered for "
-            f"{CONNECT_SECONDS:.0f} seconds"
-        )
+        export = await _conversed(sock, lambda s: negotiate(s, target.export, target.context))
     except BaseException:
         sock.close()
         raise
+    return sock, export
+
+
+async def list_exports(server: SocketAddress) -> Listing:
+    """What a server has; in the time and for the bytes that :func:`dial` gives it.
+
+    :raises BlockyardError: with QEMU's text.
+    """
+    with await connect(server) as sock:
+        return await _conversed(sock, inquire)
+
+
+async def _conversed(
+    sock: socket.socket, conversation: Callable[[ServerStream], Awaitable[_T]]
+) -> _T:
+    _tune(sock)
+    with anyio.move_on_after(CONNECT_SECONDS):
+        return await conversation(ServerStream(sock, _HANDSHAKE_LIMIT))
+    raise BlockyardError(
+        "Failed to read option reply: the server has not answered for "
+        f"{CONNECT_SECONDS:.0f} seconds"
+    )
 
 
 async def dial_within(target: Target, seconds: float) -> tuple[socket.socket, Export]:

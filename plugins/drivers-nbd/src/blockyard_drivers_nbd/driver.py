@@ -165,8 +165,8 @@ def _limits(export: Export) -> Limits:
     return Limits(
         request_alignment=export.block,
         max_iov=lib.BY_NBDC_IOV,
-        max_transfer=export.maximum,
-        max_write_zeroes=most if export.mode == Mode.EXTENDED else export.maximum,
+        max_transfer=export.payload,
+        max_write_zeroes=most if export.mode == Mode.EXTENDED else export.payload,
         max_discard=most,
         optimal_transfer=export.preferred if export.preferred > export.block else 0,
     )

@@ -14,7 +14,7 @@ from blockyard_drivers_nbd.wire import Info, Mode, Reply, TransmissionFlag, opti
 
 __all__ = ["MAX_PAYLOAD", "Export", "Information", "refusal"]
 
-#: The longest payload that is sent or asked for, whatever a server allows.
+#: More is never sent or asked for, whatever a server allows.
 MAX_PAYLOAD = 32 << 20
 #: A server that names no smallest block is spared smaller ones where the size allows it.
 _DEFAULT_BLOCK = 512
@@ -30,7 +30,7 @@ class Export:
     size: int
     #: The transmission flags, unknown ones included.
     flags: int
-    #: Bytes; the smallest block is None where the server did not say.
+    #: Bytes, as the server said; the smallest block is None where it did not.
     minimum: int | None = None
     preferred: int = 0
     maximum: int = MAX_PAYLOAD
@@ -44,6 +44,11 @@ class Export:
         if self.minimum is not None:
             return self.minimum
         return 1 if self.size % _DEFAULT_BLOCK else _DEFAULT_BLOCK
+
+    @property
+    def payload(self) -> int:
+        """The longest payload that is sent or asked for, in bytes; whole blocks."""
+        return min(self.maximum, MAX_PAYLOAD) & -self.block
 
     @property
     def read_only(self) -> bool:
@@ -106,10 +111,7 @@ class Information:
         if self._blocks is None:
             return Export(size=size, flags=flags)
         minimum, preferred, maximum = self._blocks
-        return Export(
-            size=size, flags=flags, minimum=minimum, preferred=preferred,
-            maximum=min(maximum, MAX_PAYLOAD) & -minimum,
-        )  # fmt: skip
+        return Export(size=size, flags=flags, minimum=minimum, preferred=preferred, maximum=maximum)
 
 
 def _checked_blocks(minimum: int, preferred: int, maximum: int) -> tuple[int, int, int]:

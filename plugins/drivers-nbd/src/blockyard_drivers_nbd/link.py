@@ -163,7 +163,7 @@ class Link:
         first = self._export
         if found.size != first.size:
             raise BlockyardError(f"export size has changed from {first.size} to {found.size}")
-        if found.block > first.block or found.maximum < first.maximum:
+        if found.block > first.block or found.payload < first.payload:
             raise BlockyardError("block size constraints have become narrower")
         if first.flags & _SERVED & ~found.flags or (found.read_only and not first.read_only):
             raise BlockyardError("the export can do less than before")

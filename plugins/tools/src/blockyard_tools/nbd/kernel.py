@@ -15,19 +15,17 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from blockyard.errors import BlockyardError
-from blockyard_tools.nbd.client import Client, ExportInfo, connect_unix
-from blockyard_tools.nbd.wire import Option
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from blockyard_drivers_nbd.information import Export
+
 __all__ = ["Device", "disconnect"]
 
 _SET_SOCK, _SET_BLKSIZE, _DO_IT, _CLEAR_SOCK, _CLEAR_QUE = 0xAB00, 0xAB01, 0xAB03, 0xAB04, 0xAB05
 _SET_SIZE_BLOCKS, _DISCONNECT, _SET_FLAGS = 0xAB07, 0xAB08, 0xAB0A
-#: Bit of the transmission flags: several connections see the same data.
-_MULTI_CONN = 1 << 8
 #: The kernel's sectors, and the largest block that every kernel takes.
 _SECTOR, _PAGE = 512, 4096
 #: Seconds in which a device that has its connections becomes one, or stops being one.
@@ -53,12 +51,10 @@ class Device:
         :raises BlockyardError: in QEMU's words; nothing is attached then.
         """
         with ExitStack() as stack:
-            sockets = [stack.enter_context(connect_unix(socket_path))]
-            export = _choose(sockets[0], export_name)
-            more = connections - 1 if export.flags & _MULTI_CONN else 0
-            for _ in range(more):
-                sockets.append(stack.enter_context(connect_unix(socket_path)))
-                _choose(sockets[-1], export_name)
+            sock, export = _dial(socket_path, export_name)
+            sockets = [stack.enter_context(sock)]
+            while export.multi_conn and len(sockets) < connections:
+                sockets.append(stack.enter_context(_dial(socket_path, export_name)[0]))
             try:
                 self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             except OSError as error:
@@ -81,7 +77,7 @@ class Device:
         _call(self._fd, _DISCONNECT)
         thread.join(_SECONDS)
 
-    def _set_up(self, sockets: list[socket.socket], export: ExportInfo) -> None:
+    def _set_up(self, sockets: list[socket.socket], export: Export) -> None:
         for index, sock in enumerate(sockets):
             try:
                 fcntl.ioctl(self._fd, _SET_SOCK, sock.fileno())
@@ -89,7 +85,7 @@ class Device:
                 if index:
                     _call(self._fd, _CLEAR_SOCK)
                 raise BlockyardError("Failed to set NBD socket") from error
-        block = min(max(export.blocks[0], _SECTOR), _PAGE)
+        block = min(max(export.minimum or 0, _SECTOR), _PAGE)
         for request, value, what in (
             (_SET_BLKSIZE, block, "Failed setting NBD block size"),
             (_SET_SIZE_BLOCKS, export.size // block, "Failed setting size (in blocks)"),
@@ -110,7 +106,7 @@ class Device:
         finally:
             self._on_end()
 
-    def _wait_usable(self, export: ExportInfo) -> None:
+    def _wait_usable(self, export: Export) -> None:
         """The device has its size as soon as the call is under way; opening it reads partitions."""
         end = time.monotonic() + _SECONDS
         wanted = export.size // _SECTOR
@@ -144,14 +140,18 @@ def disconnect(path: str) -> None:
         time.sleep(0.01)
 
 
-def _choose(sock: socket.socket, name: str) -> ExportInfo:
-    """The handshake, up to where the kernel goes on.  It knows simple replies only."""
-    client = Client(sock)
-    client.start()
-    export = ExportInfo(name)
-    if not client.info(export, Option.GO):
-        raise BlockyardError("Server does not support option 7 (go)")
-    return export
+def _dial(path: str, name: str) -> tuple[socket.socket, Export]:
+    """A connection on which the kernel goes on.  It knows simple replies only."""
+    import anyio
+
+    from blockyard.schema import visit
+    from blockyard.schema.sockets import SocketAddress
+    from blockyard_drivers_nbd.dialing import Target, dial
+
+    server = visit(SocketAddress, {"type": "unix", "path": path})
+    sock, export = anyio.run(dial, Target(server, name, None))
+    sock.setblocking(True)
+    return sock, export
 
 
 def _call(fd: int, request: int) -> None:

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-from blockyard_tools.nbd.client import Client, ExportInfo, connect_inet, connect_unix
 from blockyard_tools.nbd.options import DEFAULT_PORT
-from blockyard_tools.nbd.wire import TRANSMISSION_FLAGS
 
 if TYPE_CHECKING:
+    from blockyard_drivers_nbd.inquiry import Listed
     from blockyard_tools.nbd.options import Settings
 
 __all__ = ["list_exports"]
+
+#: What qemu-nbd calls the transmission flags from bit 1 on; bit 0 only says that there are any.
+_FLAGS = (
+    "readonly", "flush", "fua", "rotational", "trim", "zeroes", "df", "multi", "resize", "cache",
+    "fast-zero", "block-status-payload",
+)  # fmt: skip
 
 
 def list_exports(settings: Settings) -> None:
@@ -21,47 +25,38 @@ def list_exports(settings: Settings) -> None:
 
     :raises BlockyardError: in QEMU's words.
     """
-    if settings.socket is not None:
-        sock = connect_unix(settings.socket)
-    else:
-        sock = connect_inet(settings.bind or "0.0.0.0", settings.port or DEFAULT_PORT)  # noqa: S104
-    with closing(sock):
-        client = Client(sock)
-        found = _ask(client)
-    print(f"exports available: {len(found)}")
-    for export in found:
-        _show(client, export)
+    import anyio
+
+    from blockyard.schema import visit
+    from blockyard.schema.sockets import SocketAddress
+    from blockyard_drivers_nbd import dialing
+    from blockyard_drivers_nbd.wire import Mode
+
+    address = {"type": "unix", "path": settings.socket}
+    if settings.socket is None:
+        host, port = settings.bind or "0.0.0.0", settings.port or DEFAULT_PORT  # noqa: S104
+        address = {"type": "inet", "host": host, "port": port}
+    listing = anyio.run(dialing.list_exports, visit(SocketAddress, address))
+    print(f"exports available: {len(listing.exports)}")
+    for export in listing.exports:
+        _show(export, "64" if listing.mode == Mode.EXTENDED else "32")
 
 
-def _ask(client: Client) -> list[ExportInfo]:
-    client.start()
-    if client.only is not None:
-        return [client.only]
-    client.negotiate_replies()
-    found = client.names()
-    for export in found:
-        if not client.info(export):
-            break
-    if client.structured:
-        for export in found:
-            client.contexts(export)
-    client.goodbye()
-    return found
-
-
-def _show(client: Client, export: ExportInfo) -> None:
-    print(f" export: '{export.name}'")
-    if export.description:
-        print(f"  description: {export.description}")
-    if export.flags & 1:
-        names = (n for bit, n in enumerate(TRANSMISSION_FLAGS, 1) if export.flags >> bit & 1)
+def _show(listed: Listed, bits: str) -> None:
+    print(f" export: '{listed.name}'")
+    if listed.description:
+        print(f"  description: {listed.description}")
+    export = listed.export
+    if export is not None:
+        names = (name for bit, name in enumerate(_FLAGS, 1) if export.flags >> bit & 1)
         print(f"  size:  {export.size}")
         print(f"  flags: 0x{export.flags:x} ( {''.join(f'{name} ' for name in names)})")
-    if export.blocks[0]:
-        for what, size in zip(("min", "opt", "max"), export.blocks, strict=True):
-            print(f"  {what} block: {size}")
-    print(f"  transaction size: {'64' if client.extended else '32'}-bit")
-    if export.contexts:
-        print(f"  available meta contexts: {len(export.contexts)}")
-        for context in export.contexts:
+        if export.minimum is not None:
+            print(f"  min block: {export.minimum}")
+            print(f"  opt block: {export.preferred}")
+            print(f"  max block: {export.maximum}")
+    print(f"  transaction size: {bits}-bit")
+    if listed.contexts:
+        print(f"  available meta contexts: {len(listed.contexts)}")
+        for context in listed.contexts:
             print(f"   {context}")

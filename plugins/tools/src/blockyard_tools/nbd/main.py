@@ -66,7 +66,7 @@ def _run(settings: Settings) -> int:
             return 0
         return _serve(settings, tracing)
     except BlockyardError as error:
-        raise ProgramError(PROGRAM, str(error)) from error
+        raise ProgramError(PROGRAM, error.told) from error
 
 
 def _without_server(settings: Settings) -> None:
