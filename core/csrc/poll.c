@@ -24,7 +24,7 @@
  *   losing the processor: after a gap of 8 us the thread's count of
  *   involuntary context switches is read, and if it moved since it was last
  *   read, somebody needed this processor more.  Then there is no spinning
- *   for 1 ms; for double that, up to 128 ms, when it happens again before
+ *   for 1 ms; for double that, up to 16 ms, when it happens again before
  *   eight times the last hold have passed without it, else for half.
  */
 #define _GNU_SOURCE
@@ -35,7 +35,7 @@
 static const uint64_t start_window = 4000;
 static const uint64_t close_window = 1000;
 static const uint64_t gap = 8000;
-static const uint64_t first_hold = 1000000, last_hold = 128000000;
+static const uint64_t first_hold = 1000000, last_hold = 16000000;
 static const uint64_t calm = 8;   /* holds */
 
 static _Atomic unsigned spinning;
