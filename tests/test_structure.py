@@ -20,7 +20,7 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Core's floors, bottom up; a module imports only from its own floor or from below.
 FLOORS = [
     {"errors", "permission", "request", "native", "_native", "schema"}
-    | {"entrypoints", "activation", "trace"},
+    | {"entrypoints", "activation", "trace", "pattern", "standardstreams"},
     {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
     | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"}
     | {"breakpoints", "filterdriver", "creation", "machinestate"},

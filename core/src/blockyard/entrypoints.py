@@ -8,7 +8,6 @@ installed distribution (packaging.python.org, "Entry points specification" and
 """
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,11 +15,12 @@ from typing import Any
 import attrs
 
 from blockyard.errors import UnknownPlugin
+from blockyard.pattern import Pattern
 
 __all__ = ["EntryPoint", "distribution_version", "installed", "load_object"]
 
-_METADATA = re.compile(r"(?P<name>[^-]+)(?:-(?P<version>[^-]+))?.*\.(?:dist|egg)-info$")
-_LINE = re.compile(r"\s*(?P<name>[^=#;\s][^=]*?)\s*=\s*(?P<value>[\w.]+(?::[\w.]+)?)")
+_INFO = (".dist-info", ".egg-info")
+_LINE = Pattern(r"\s*(?P<name>[^=#;\s][^=]*?)\s*=\s*(?P<value>[\w.]+(?::[\w.]+)?)")
 
 
 @attrs.frozen
@@ -96,9 +96,15 @@ def _distributions(path: Iterable[str]) -> Iterator[tuple[str, str, str]]:
         except OSError:
             continue
         for name in names:
-            if name.endswith(("-info",)) and (match := _METADATA.match(name)):
-                distribution = re.sub(r"[-_.]+", "-", match["name"]).lower()
-                yield os.path.join(place, name), distribution, match["version"] or ""
+            if name.endswith(_INFO):
+                project, version, *_ = [*name.rpartition(".")[0].split("-"), ""]
+                yield os.path.join(place, name), _normal(project), version
+
+
+def _normal(project: str) -> str:
+    """The name with each run of ``-``, ``_`` and ``.`` as one dash, in lower case."""
+    words = project.lower().replace("_", "-").replace(".", "-").split("-")
+    return "-".join(word for word in words if word)
 
 
 def _read(folder: str) -> str | None:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The names of things: what a user may choose, and what is made up where none was."""
 
+import os
+import sys
+
 __all__ = ["identifier_ok", "made_up_name"]
 
 
@@ -15,6 +18,4 @@ def identifier_ok(text: str) -> bool:
 
 def made_up_name(counter: int) -> str:
     """A name that no user can have given: ``#block057``."""
-    import random
-
-    return f"#block{counter}{random.randrange(100):02}"  # noqa: S311
+    return f"#block{counter}{int.from_bytes(os.urandom(2), sys.byteorder) % 100:02}"

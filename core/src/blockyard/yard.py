@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,9 +22,7 @@ import anyio.to_thread
 
 from blockyard.branches import provide_branches
 from blockyard.carrier import Carrier
-from blockyard.export import Exports
 from blockyard.graph import Graph
-from blockyard.job import Jobs
 from blockyard.loop import Control, Loops
 from blockyard.objects import Objects
 from blockyard.permission import ALL, NONE, Perm
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from blockyard.export import Exports
     from blockyard.image import Image
+    from blockyard.job import Jobs
     from blockyard.node import Node
 
 __all__ = ["Yard"]
@@ -51,8 +52,6 @@ class Yard:
     """
 
     graph: Graph
-    exports: Exports
-    jobs: Jobs
     objects: Objects
     events: EventBus
     loops: Loops
@@ -87,8 +86,6 @@ class Yard:
         self.graph = Graph(Carrier(self.control), self.registry, self.loops)
         self.graph.spawn = self.spawn
         self.graph.events = self.events
-        self.exports = Exports(self)
-        self.jobs = Jobs(self)
         self.objects = self.graph.objects = Objects(self)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
@@ -116,6 +113,20 @@ class Yard:
             # The last control joins threads, which takes a moment.
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.control.close)
+
+    @cached_property
+    def exports(self) -> Exports:
+        """What is served to clients outside."""
+        from blockyard.export import Exports
+
+        return Exports(self)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Long work in the background."""
+        from blockyard.job import Jobs
+
+        return Jobs(self)
 
     def spawn(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run a background task that ends with the yard; an exception is logged, no more."""
@@ -226,9 +237,9 @@ class Yard:
 
     def _closers(self) -> list[Callable[[], Awaitable[Any]]]:
         extras = [extra.close for extra in self.extra.values() if hasattr(extra, "close")]
+        used = [self.__dict__[name].close for name in ("jobs", "exports") if name in self.__dict__]
         return [
-            self.jobs.close,
-            self.exports.close,
+            *used,
             *extras,
             self._close_roots,
             self.graph.close,

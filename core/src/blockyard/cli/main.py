@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from blockyard.cli.tool import Tool, ToolError
 from blockyard.errors import BlockyardError
 from blockyard.plugins import Registry, default_registry
+from blockyard.standardstreams import hold_standard_streams
 
 __all__ = ["main"]
 
@@ -25,6 +26,7 @@ A daemon under QMP control, with qemu-storage-daemon's command line, is
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; answers the exit status."""
+    hold_standard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     registry = default_registry()
     try:

@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.disable()
     from blockyard.daemon.getopt import UsageError, parse
     from blockyard.daemon.usage import LONG, SHORT, help_text, version_text
+    from blockyard.standardstreams import hold_standard_streams
 
+    hold_standard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     program = sys.argv[0].rpartition("/")[2]
     try:

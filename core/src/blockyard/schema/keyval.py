@@ -12,14 +12,15 @@ import re
 from typing import Any
 
 from blockyard.errors import InvalidOption
+from blockyard.pattern import Pattern
 from blockyard.schema.order import dict_order
 
 __all__ = ["merge", "parse", "parse_with_help"]
 
-_NAME = re.compile(r"(?:__[A-Za-z0-9.-]*_)?[A-Za-z][A-Za-z0-9_-]*")
-_INDEX = re.compile(r"[0-9]+")
-_STOP = re.compile(r"[=,]|\Z")
-_VALUE = re.compile(r"((?:[^,]|,,)*)(?:,|\Z)", re.DOTALL)
+_NAME = Pattern(r"(?:__[A-Za-z0-9.-]*_)?[A-Za-z][A-Za-z0-9_-]*")
+_INDEX = Pattern(r"[0-9]+")
+_STOP = Pattern(r"[=,]|\Z")
+_VALUE = Pattern(r"((?:[^,]|,,)*)(?:,|\Z)", re.DOTALL)
 
 #: Longest part of a key, in characters.
 _LONGEST = 127

@@ -7,6 +7,7 @@ import re
 from typing import Any, TypeVar, overload
 
 from blockyard.errors import InvalidOption
+from blockyard.pattern import Pattern
 from blockyard.schema.keyval import parse
 from blockyard.schema.shape import shape_of
 from blockyard.schema.structure import bounded, structure, visit
@@ -18,11 +19,11 @@ _T = TypeVar("_T")
 
 _TRUE = frozenset(("on", "yes", "true", "y"))
 _FALSE = frozenset(("off", "no", "false", "n"))
-_INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)")
+_INTEGER = Pattern(r"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)")
 _BASES = {"0x": 16, "0b": 2}
-_NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_HEX_SIZE = re.compile(r"[ \t\n\v\f\r]*\+?0[xX]([0-9a-fA-F]+)")
-_SIZE = re.compile(r"[ \t\n\v\f\r]*\+?(\d+(?:\.\d*)?|\.\d+)([bkmgtpe]?)", re.ASCII | re.IGNORECASE)
+_NUMBER = Pattern(r"[ \t\n\v\f\r]*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_HEX_SIZE = Pattern(r"[ \t\n\v\f\r]*\+?0[xX]([0-9a-fA-F]+)")
+_SIZE = Pattern(r"[ \t\n\v\f\r]*\+?(\d+(?:\.\d*)?|\.\d+)([bkmgtpe]?)", re.ASCII | re.IGNORECASE)
 _UINT64_MAX = (1 << 64) - 1
 
 

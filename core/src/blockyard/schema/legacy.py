@@ -11,13 +11,15 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from blockyard.pattern import Pattern
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["list_ok", "parse_legacy", "wants_help"]
 
-_ITEM = re.compile(r"(?P<key>[^=,]*)(?:=(?P<value>(?:[^,]|,,)*))?(?:,|\Z)", re.DOTALL)
-_FIRST = re.compile(r"(?P<value>(?:[^,]|,,)*)(?:,|\Z)", re.DOTALL)
+_ITEM = Pattern(r"(?P<key>[^=,]*)(?:=(?P<value>(?:[^,]|,,)*))?(?:,|\Z)", re.DOTALL)
+_FIRST = Pattern(r"(?P<value>(?:[^,]|,,)*)(?:,|\Z)", re.DOTALL)
 
 
 def parse_legacy(

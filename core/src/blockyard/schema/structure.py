@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From checked data to objects of the declared classes, and back to JSON.
 
-Building objects is cattrs' work.  Its converter is made on first use and learns a
-class when the first value of it arrives, so that a process pays for what it uses.
+Objects of the declared classes are built here, and what holds them is cattrs' work, whose
+converter is made on first use: a process pays for what it uses.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from blockyard.errors import InvalidOption
-from blockyard.schema.declare import NULL, Alternate, Null
+from blockyard.schema.declare import NULL, Alternate, Null, QEnum
 from blockyard.schema.shape import (
     AlternateShape,
     BuiltinShape,
     EnumShape,
     MemberShape,
     ObjectShape,
+    Shape,
     shape_of,
 )
 from blockyard.schema.visitor import check, json_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import cattrs
 
@@ -55,7 +56,7 @@ def visit(annotation: Any, value: Any, *, name: str | None = None) -> Any:
 
 def structure(annotation: Any, checked: Any) -> Any:
     """The object that data which a visitor has passed describes."""
-    return _converter().structure(checked, annotation)
+    return _build(annotation, checked)
 
 
 @contextmanager
@@ -96,68 +97,56 @@ def _dump_object(value: Any) -> dict[str, Any]:
     return found
 
 
+def _build(annotation: Any, value: Any) -> Any:
+    """The object of the type that ``value`` describes.
+
+    Ours are built here.  cattrs' hooks for classes are programs that it writes and compiles
+    for each one, which takes longer than building the few objects of a command line or of a
+    session, as does importing it for a command line without lists.
+    """
+    shape = shape_of(annotation)
+    if isinstance(shape, ObjectShape):
+        return _build_object(shape, value)
+    if isinstance(shape, AlternateShape):
+        return _build(shape.type_by_json[json_type(value)], value)
+    if isinstance(shape, EnumShape) and shape.cls is not None:
+        return shape.cls(value)
+    return value if _is_plain(shape) else _converter().structure(value, annotation)
+
+
+def _build_object(shape: ObjectShape, value: Any) -> Any:
+    members, tag = shape.members, shape.tag
+    given = {m.attribute: _build_member(m, value[m.name]) for m in members if m.name in value}
+    built: Any = shape.cls(**given)
+    branch = shape.branch(value[tag.name]) if tag and tag.name in value else None
+    if branch is not None:
+        built.u = _build_object(branch, value)
+    return built
+
+
+def _build_member(member: MemberShape, value: Any) -> Any:
+    return value if _is_plain(member.shape) else _build(member.annotation, value)
+
+
+def _is_plain(shape: Shape) -> bool:
+    """Whether values are already what the visitor made them."""
+    if isinstance(shape, EnumShape):
+        return shape.cls is None
+    return isinstance(shape, BuiltinShape) and shape.name != "null"
+
+
 @cache
 def _converter() -> cattrs.Converter:
     import cattrs
 
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook(Null, lambda value, _: NULL)
-    converter.register_structure_hook_factory(_is_object, lambda cls: _object_hook(converter, cls))
-    converter.register_structure_hook_factory(
-        _is_alternate, lambda tp: _alternate_hook(converter, tp)
-    )
+    converter.register_structure_hook_func(_is_ours, lambda value, tp: _build(tp, value))
     return converter
 
 
-def _is_object(annotation: Any) -> bool:
-    return isinstance(annotation, type) and isinstance(_cached_shape(annotation), ObjectShape)
-
-
-def _cached_shape(annotation: Any) -> Any:
-    return shape_of(annotation) if "__qapi__" in annotation.__dict__ else None
-
-
-def _is_alternate(annotation: Any) -> bool:
+def _is_ours(annotation: Any) -> bool:
+    if isinstance(annotation, type):
+        return "__qapi__" in annotation.__dict__ and not issubclass(annotation, QEnum)
     marks = getattr(annotation, "__metadata__", ())
     return any(isinstance(mark, Alternate) for mark in marks)
-
-
-def _object_hook(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any], Any]:
-    """How a ``cls`` is built.
-
-    cattrs' own hooks are programs that it writes and compiles for each class, which takes
-    longer than building the few objects of a command line or of a session.
-    """
-    shape = shape_of(cls)
-    assert isinstance(shape, ObjectShape)
-    members, tag = shape.members, shape.tag
-
-    def structure_object(value: Any, _: Any) -> Any:
-        built = cls(**{m.attribute: member(m, value[m.name]) for m in members if m.name in value})
-        branch = shape.branch(value[tag.name]) if tag and tag.name in value else None
-        if branch is not None:
-            built.u = converter.structure(value, branch.cls)
-        return built
-
-    def member(member: MemberShape, value: Any) -> Any:
-        return value if _is_plain(member) else converter.structure(value, member.annotation)
-
-    return structure_object
-
-
-def _is_plain(member: MemberShape) -> bool:
-    """Whether values are already what the visitor made them."""
-    shape = member.shape
-    if isinstance(shape, EnumShape):
-        return shape.cls is None
-    return isinstance(shape, BuiltinShape) and shape.name != "null"
-
-
-def _alternate_hook(converter: cattrs.Converter, annotation: Any) -> Callable[[Any, Any], Any]:
-    shape = shape_of(annotation)
-    assert isinstance(shape, AlternateShape)
-
-    def structure_alternate(value: Any, _: Any) -> Any:
-        return converter.structure(value, shape.type_by_json[json_type(value)])
-
-    return structure_alternate

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a qcow2 driver does with its image besides serving requests.
 
-Each subject has a module of its own; this is where core finds them.
+Each subject has a module of its own, imported when it is asked for; this is where core
+finds them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ import attrs
 from blockyard.driver import Driver
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, from_errno
 from blockyard.imagework import CheckResult, Fix, Measure
-from blockyard_formats_qcow2 import amend, check, create, measure, snapshot
 from blockyard_formats_qcow2.header import Autoclear
 from blockyard_formats_qcow2.image import aside
 from blockyard_formats_qcow2.native import ffi, lib
 from blockyard_formats_qcow2.options import check_encryption, resolve
 from blockyard_formats_qcow2.reading import Found
-from blockyard_formats_qcow2.remodel import remodel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -118,6 +117,8 @@ class Qcow2Work(Driver):
 
         :raises BlockyardError: with QEMU's text.
         """
+        from blockyard_formats_qcow2 import check
+
         try:
             result = await check.run(self.image, Fix.LEAKS | Fix.ERRORS, _log.warning)
         except BlockyardError as error:
@@ -163,6 +164,8 @@ class Qcow2Work(Driver):
 
     async def amend(self, options: Any, *, force: bool) -> None:
         """Change key slots, or the format's version and features."""
+        from blockyard_formats_qcow2 import amend
+
         await amend.amend(self, options, force=force)
 
     async def remodel(
@@ -173,6 +176,8 @@ class Qcow2Work(Driver):
         tell: Callable[[int, int], None] | None = None,
     ) -> None:
         """Change version, features, refcounts, size or key slots."""
+        from blockyard_formats_qcow2.remodel import remodel
+
         if any(name.startswith("encrypt.") for name in values):
             await self.amend_begin()
             try:
@@ -191,23 +196,33 @@ class Qcow2Work(Driver):
 
     async def snapshots(self) -> list[SnapshotInfo]:
         """The image's internal snapshots."""
+        from blockyard_formats_qcow2 import snapshot
+
         return await snapshot.listed(self.image)
 
     async def snapshot_create(self, name: str, info: SnapshotInfo) -> SnapshotInfo:
         """Keep the present content."""
+        from blockyard_formats_qcow2 import snapshot
+
         return await snapshot.create(self.image, name, info)
 
     async def snapshot_delete(self, snapshot_id: str | None, name: str | None) -> SnapshotInfo:
         """Delete a snapshot."""
+        from blockyard_formats_qcow2 import snapshot
+
         return await snapshot.delete(self.image, snapshot_id, name)
 
     async def snapshot_apply(self, id_or_name: str) -> None:
         """Make the content what it was."""
+        from blockyard_formats_qcow2 import snapshot
+
         await snapshot.apply(self.image, id_or_name)
         self.node.graph.carrier.set_length(self.node, self.image.state().size)
 
     async def snapshot_show(self, snapshot_id: str | None, name: str | None) -> None:
         """Read from a snapshot."""
+        from blockyard_formats_qcow2 import snapshot
+
         await snapshot.show_exactly(self.image, snapshot_id, name)
 
     # -- the state of a machine
@@ -257,16 +272,22 @@ class Qcow2Work(Driver):
         self, fix: Fix = Fix.NONE, tell: Callable[[str], None] | None = None
     ) -> CheckResult:
         """Compare refcounts with references, and mend what ``fix`` says."""
+        from blockyard_formats_qcow2 import check
+
         return await check.run(self.image, fix, tell)
 
     @classmethod
     async def measure(cls, options: Mapping[str, Any], source: Node | None) -> Measure:
         """How large a new image would be."""
+        from blockyard_formats_qcow2 import measure
+
         return await measure.measure(options, source)
 
     @classmethod
     async def create(cls, options: Any, yard: Any) -> None:
         """Make an image in a file that exists."""
+        from blockyard_formats_qcow2 import create
+
         await create.create(options, yard)
 
     # -- bitmaps

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import attrs
@@ -95,6 +94,8 @@ class Command:
 
 def _wrapped(text: str) -> list[str]:
     indent = " " * 5
+    import textwrap
+
     return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING
 
 import attrs
 
+from blockyard.pattern import Pattern
 from blockyard_tools.error import ProgramError, report
 from blockyard_tools.opening import CACHE_MODES
 from blockyard_tools.options import Given, Line, spec
@@ -38,7 +38,7 @@ _DETECT = ("off", "on", "unmap")
 _INT_MAX = (1 << 31) - 1
 _UINT64 = 1 << 64
 #: What strtol takes: space, a sign, and a number whose beginning tells its base.
-_NUMBER = re.compile(r"\s*([+-]?)(?:0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*))")
+_NUMBER = Pattern(r"\s*([+-]?)(?:0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*))")
 
 
 class Question(Exception):  # noqa: N818
