@@ -5,70 +5,20 @@
  * is looked at for zeroes.
  *
  * Several chunks are read at a time, and once one differs those before it are
- * still awaited, so that the first difference is the one that is told.
+ * still awaited, so that the first difference is the one that is told.  A chunk
+ * is read and looked at on the loop of its slot: half of the slots may belong to
+ * a second loop.  Everything else happens on the comparer's own.
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "graph.h"
+#include "comparer.h"
 
-#define SECTOR 512
-#define DEFAULT_PARALLEL 4
+#define DEFAULT_PARALLEL 8
 #define MAX_PARALLEL 64
 #define DEFAULT_CHUNK (256u << 10)
 #define MAX_CHUNK (64u << 20)
-#define STARTS 64
-
-struct compare_side {
-    struct compare_slot *slot;
-    struct by_request req;
-    struct iovec iov;
-    unsigned char *buffer;
-};
-
-struct compare_slot {
-    struct by_comparer *comparer;
-    struct compare_slot *next;
-    struct compare_side sides[2];
-    uint64_t at, bytes;
-    uint32_t reads;             /* in flight */
-    bool failed;                /* what is in the buffers means nothing */
-};
-
-struct compare_asking {
-    struct by_comparer *comparer;
-    struct by_request req;
-    struct by_block_status answer;
-};
-
-struct by_comparer {
-    struct by_loop *loop;
-    struct by_root *roots[2];
-    uint64_t chunk, tag, lengths[2], common;
-    uint32_t nslots;
-    bool strict;
-
-    /* Any thread. */
-    pthread_mutex_t lock;
-    bool posted, ended, canceled;
-    struct by_compare_progress progress;
-
-    struct by_task kick;
-    uint64_t pos;
-    uint64_t extent_end;        /* data from pos to here */
-    bool zero[2];               /* of the extent */
-    struct compare_asking asking[2];
-    uint32_t asked;             /* answers that are awaited */
-    uint64_t ask_bytes;
-    int ask_result[2];
-
-    int result;
-    uint32_t running;
-    bool pumping;
-    struct compare_slot *idle;
-    struct compare_slot slots[];
-};
+#define STARTS 4
 
 static void pump(struct by_comparer *c);
 
@@ -103,108 +53,23 @@ static void count_done(struct by_comparer *c, uint64_t bytes)
 
 /* --------------------------------------------------------------- chunks */
 
-static uint64_t first_difference(const struct compare_slot *slot)
-{
-    const unsigned char *a = slot->sides[0].buffer;
-    const unsigned char *b = slot->sides[1].buffer;
-    uint64_t at = 0;
-
-    while (at < slot->bytes) {
-        uint64_t bytes = min64(SECTOR, slot->bytes - at);
-
-        if (memcmp(a + at, b + at, bytes)) {
-            break;
-        }
-        at += bytes;
-    }
-    return at;
-}
-
-static uint64_t first_data(const unsigned char *buffer, uint64_t bytes)
-{
-    uint64_t at = 0;
-
-    while (at < bytes && by_is_zero(buffer + at, min64(SECTOR, bytes - at))) {
-        at += SECTOR;
-    }
-    return min64(at, bytes);
-}
-
-/* Where the chunk's sides differ; its length when they do not. */
-static uint64_t difference(const struct compare_slot *slot)
-{
-    const struct compare_side *a = &slot->sides[0], *b = &slot->sides[1];
-
-    if (a->req.bytes && b->req.bytes) {
-        return memcmp(a->buffer, b->buffer, slot->bytes)
-            ? first_difference(slot) : slot->bytes;
-    }
-    a = a->req.bytes ? a : b;
-    return by_is_zero(a->buffer, slot->bytes)
-        ? slot->bytes : first_data(a->buffer, slot->bytes);
-}
-
-static void finish(struct compare_slot *slot)
+void compare_slot_over(struct compare_slot *slot)
 {
     struct by_comparer *c = slot->comparer;
-    uint64_t at = slot->failed ? slot->bytes : difference(slot);
 
-    if (at < slot->bytes) {
-        found(c, BY_COMPARE_DIFFERENT, slot->at + at, 0, 0, 0);
+    if (slot->result < 0) {
+        found(c, BY_COMPARE_FAILED, slot->at, BY_COPY_READ, slot->failed,
+              slot->result);
+    } else if (slot->same < slot->bytes) {
+        found(c, BY_COMPARE_DIFFERENT, slot->at + slot->same, 0, 0, 0);
     }
     count_done(c, slot->bytes);
     slot->next = c->idle;
     c->idle = slot;
     c->running--;
+    pump(c);
 }
 
-static void read_ended(struct compare_side *side, int result)
-{
-    struct compare_slot *slot = side->slot;
-    uint32_t index = side - slot->sides;
-
-    if (result < 0) {
-        slot->failed = true;
-        found(slot->comparer, BY_COMPARE_FAILED, slot->at, BY_COPY_READ,
-              index, result);
-    }
-    if (--slot->reads == 0) {
-        finish(slot);
-    }
-}
-
-static void read_done(struct by_request *req, int result)
-{
-    struct compare_side *side = req->owner;
-
-    read_ended(side, result);
-    pump(side->slot->comparer);
-}
-
-static void read_side(struct compare_side *side, struct by_root *root)
-{
-    struct compare_slot *slot = side->slot;
-    int result = -ENOMEM;
-
-    if (!side->buffer) {
-        side->buffer = by_buffer_get(slot->comparer->loop,
-                                     slot->comparer->chunk);
-    }
-    if (side->buffer) {
-        side->iov = (struct iovec) { side->buffer, slot->bytes };
-        side->req = (struct by_request) {
-            .size = sizeof(side->req), .op = BY_OP_READ, .offset = slot->at,
-            .bytes = slot->bytes, .iov = &side->iov, .niov = 1,
-            .loop = slot->comparer->loop, .done = read_done, .owner = side,
-        };
-        result = by_root_submit(root, &side->req);
-    }
-    if (result != BY_PENDING) {
-        read_ended(side, result);
-    }
-}
-
-/* One read is held back, so that the chunk ends only when both were sent. */
 static void start(struct by_comparer *c)
 {
     struct compare_slot *slot = c->idle;
@@ -213,20 +78,14 @@ static void start(struct by_comparer *c)
     c->running++;
     slot->at = c->pos;
     slot->bytes = min64(c->extent_end - c->pos, c->chunk);
+    slot->zero[0] = c->zero[0];
+    slot->zero[1] = c->zero[1];
     c->pos += slot->bytes;
-    slot->reads = 1;
-    slot->failed = false;
-    for (int i = 0; i < 2; i++) {
-        slot->sides[i].req.bytes = 0;
-    }
-    for (int i = 0; i < 2; i++) {
-        if (!c->zero[i]) {
-            slot->reads++;
-            read_side(&slot->sides[i], c->roots[i]);
-        }
-    }
-    if (--slot->reads == 0) {
-        finish(slot);
+    slot->task.run = compare_slot_carry;
+    if (slot->loop == c->loop) {
+        compare_slot_carry(&slot->task);
+    } else {
+        by_loop_post(slot->loop, &slot->task);
     }
 }
 
@@ -363,11 +222,6 @@ static void end(struct by_comparer *c)
     if (posted) {
         return;
     }
-    for (uint32_t i = 0; i < c->nslots; i++) {
-        for (int side = 0; side < 2; side++) {
-            by_buffer_put(c->loop, c->slots[i].sides[side].buffer, c->chunk);
-        }
-    }
     by_report(tag, BY_EVENT_DONE, result, 0, 0);
 }
 
@@ -409,7 +263,7 @@ static void prepare(struct by_comparer *c, const struct by_compare_params *p)
     c->loop = by_root_node(p->roots[0])->home;
     c->strict = p->strict;
     c->tag = p->tag;
-    c->chunk = chunk < SECTOR ? SECTOR : chunk / SECTOR * SECTOR;
+    c->chunk = chunk < COMPARE_SECTOR ? COMPARE_SECTOR : chunk / COMPARE_SECTOR * COMPARE_SECTOR;
     c->kick = (struct by_task) { .run = kicked, .owner = c };
     pthread_mutex_init(&c->lock, NULL);
     for (int i = 0; i < 2; i++) {
@@ -423,6 +277,8 @@ static void prepare(struct by_comparer *c, const struct by_compare_params *p)
         struct compare_slot *slot = &c->slots[i];
 
         slot->comparer = c;
+        slot->loop = p->helper && i % 2 ? p->helper : c->loop;
+        slot->task.owner = slot;
         slot->sides[0].slot = slot->sides[1].slot = slot;
         slot->next = c->idle;
         c->idle = slot;

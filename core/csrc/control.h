@@ -345,6 +345,7 @@ struct by_comparer;
 
 struct by_compare_params {
     struct by_root *roots[2];
+    struct by_loop *helper;    /* or null: it carries half of the chunks */
     bool strict;               /* what is allocated must be the same too */
     uint32_t parallel;         /* 0: the default */
     uint64_t chunk;

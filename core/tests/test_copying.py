@@ -7,6 +7,7 @@ import pytest
 from blockyard.copying import Comparer, Comparison, Copier, CopyFailed, Range, Side
 from blockyard.errors import InvalidOption
 from blockyard.image import Image
+from blockyard.loop import LoopParams
 from blockyard.yard import Yard
 
 pytestmark = pytest.mark.anyio
@@ -99,8 +100,12 @@ async def test_the_first_difference_is_found(yard: Yard) -> None:
     assert comparer.progress.fraction == 1.0
     await a.write(40000, b"x")
     await a.write(20000, b"x")
-    found = await Comparer(yard.control, (a.root, b.root), chunk=4096).run()
-    assert (found.kind, found.offset) == (Comparison.DIFFERENT, 20000 // 512 * 512)
+    helper = yard.loops.add("helper", LoopParams())
+    for loop in (None, helper):
+        found = await Comparer(
+            yard.control, (a.root, b.root), helper=loop, chunk=4096, parallel=3
+        ).run()
+        assert (found.kind, found.offset) == (Comparison.DIFFERENT, 20000 // 512 * 512)
 
 
 async def test_the_longer_image_may_end_in_zeroes(yard: Yard) -> None:

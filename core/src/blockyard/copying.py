@@ -34,7 +34,7 @@ from blockyard.runner import Runner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from blockyard.loop import Control, Event
+    from blockyard.loop import Control, Event, Loop
     from blockyard.root import Root
 
 __all__ = [
@@ -292,14 +292,20 @@ class Comparer(Runner):
         control: Control,
         roots: tuple[Root, Root],
         *,
+        helper: Loop | None = None,
         strict: bool = False,
         parallel: int = 0,
         chunk: int = 0,
     ) -> None:
-        """``strict``: what is allocated must be the same as well, as far as both reach."""
+        """``strict``: what is allocated must be the same as well, as far as both reach.
+
+        The work is done on the first root's loop, and half of it on ``helper``, which
+        stays until it is over.
+        """
         super().__init__(control)
         self._last = Progress(0, 0)
         self._roots = roots
+        self._helper = control.ffi.NULL if helper is None else helper.native
         self._fields = {"strict": strict, "parallel": parallel, "chunk": chunk}
 
     async def run(self) -> Difference:
@@ -334,7 +340,12 @@ class Comparer(Runner):
     def _start(self, tag: int) -> Any:
         params = self._control.ffi.new(
             "struct by_compare_params *",
-            {**self._fields, "roots": [root.native for root in self._roots], "tag": tag},
+            {
+                **self._fields,
+                "roots": [root.native for root in self._roots],
+                "helper": self._helper,
+                "tag": tag,
+            },
         )
         return self._control.lib.by_comparer_start(params)
 

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * comparer_test.c - comparisons of random disks in memory: the first difference,
- * what strict mode sees, different lengths, errors.
+ * what strict mode sees, different lengths, errors; with a second loop and without.
  *
  * Usage: comparer_test SEED [ring|epoll]; exits 0 when every check held.
  */
 #include "copy_world.h"
 
+static struct by_loop *helper;
+
 static int compare(bool strict, struct by_compare_progress *out)
 {
     struct by_compare_params params = {
         .roots = { source.root, second.root }, .strict = strict,
+        .helper = rng() % 2 ? helper : NULL,
         .parallel = 1 + rng() % 5, .chunk = SECTOR * (1 + rng() % 32),
         .tag = 60,
     };
@@ -109,14 +112,20 @@ static void test_compare_errors(void)
 
 int main(int argc, char **argv)
 {
+    int error;
+
     rng_state = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     rng_state = rng_state ? rng_state * 0x9e3779b97f4a7c15ull : 1;
     CHECK(by_start(argc > 2 && !strcmp(argv[2], "epoll")) == 0);
     open_disks();
+    helper = by_loop_create("helper", &(struct by_loop_params) { 0 }, &error);
+    CHECK(helper);
     test_compare();
     test_compare_strict();
     test_compare_lengths();
     test_compare_errors();
+    by_loop_destroy(helper, 4);
+    wait_event(4, 0);
     close_disks();
     by_stop();
     return 0;

@@ -90,6 +90,7 @@ async def _opened(yard: Yard, name: str, how: How) -> Image:
 
 async def _compare(yard: Yard, line: Line, first: Image, second: Image) -> int:
     from blockyard.copying import Comparer, CopyFailed
+    from blockyard.loop import LoopParams
     from blockyard_tools.progress import Meter, shown
 
     def tell(text: str) -> None:
@@ -101,7 +102,12 @@ async def _compare(yard: Yard, line: Line, first: Image, second: Image) -> int:
         if line.has("strict") and first.length != second.length:
             tell("Strict mode: Image size mismatch!")
             return _DIFFERENT
-        comparer = Comparer(yard.control, (first.root, second.root), strict=line.has("strict"))
+        comparer = Comparer(
+            yard.control,
+            (first.root, second.root),
+            helper=yard.loops.add("compare", LoopParams(poll_max_ns=0)),
+            strict=line.has("strict"),
+        )
         async with shown(meter, comparer):
             found = await comparer.run()
         return _told(found, meter, first.length, second.length, tell)
