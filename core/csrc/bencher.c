@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "graph.h"
+#include "kick.h"
 
 #define STARTS 256              /* before others have their turn on the loop */
 
@@ -24,10 +24,8 @@ struct by_bencher {
     uint64_t length, left, offset, began;
     bool flush_due;
 
-    /* Any thread. */
-    pthread_mutex_t lock;
-    bool posted, ended, canceled;
-    struct by_task kick;
+    bool canceled;              /* any thread */
+    struct by_kick kick;
 
     int result;
     uint64_t running;
@@ -43,16 +41,6 @@ static void pump(struct by_bencher *b);
 static bool is_stopped(const struct by_bencher *b)
 {
     return b->result || __atomic_load_n(&b->canceled, __ATOMIC_RELAXED);
-}
-
-static void arrange(struct by_bencher *b)
-{
-    pthread_mutex_lock(&b->lock);
-    if (!b->posted && !b->ended) {
-        b->posted = true;
-        by_loop_post(b->loop, &b->kick);
-    }
-    pthread_mutex_unlock(&b->lock);
 }
 
 static void ended(struct bench_slot *slot, int result)
@@ -141,16 +129,11 @@ static void end(struct by_bencher *b)
 {
     uint64_t tag = b->params.tag, took = by_clock() - b->began;
     int result = b->result;
-    bool posted;
 
     if (!result && __atomic_load_n(&b->canceled, __ATOMIC_RELAXED)) {
         result = -ECANCELED;
     }
-    pthread_mutex_lock(&b->lock);
-    posted = b->posted;
-    b->ended = !posted;
-    pthread_mutex_unlock(&b->lock);
-    if (!posted) {
+    if (by_kick_end(&b->kick)) {
         by_buffer_put(b->loop, b->buffer, b->buffer_bytes);
         by_report(tag, BY_EVENT_DONE, result, took, 0);
     }
@@ -169,20 +152,17 @@ static void pump(struct by_bencher *b)
     }
     b->pumping = false;
     if (!left) {
-        arrange(b);
+        by_kick_send(&b->kick);
     } else if (!b->running
                && (is_stopped(b) || !(b->left || b->flush_due))) {
         end(b);
     }
 }
 
-static void kicked(struct by_task *task)
+static void kicked(void *owner)
 {
-    struct by_bencher *b = task->owner;
+    struct by_bencher *b = owner;
 
-    pthread_mutex_lock(&b->lock);
-    b->posted = false;
-    pthread_mutex_unlock(&b->lock);
     if (!b->buffer && !b->result) {
         b->buffer = by_buffer_get(b->loop, b->buffer_bytes);
         if (b->buffer) {
@@ -215,25 +195,24 @@ struct by_bencher *by_bencher_start(const struct by_bench_params *params)
     b->left = params->count;
     b->offset = params->offset;
     b->buffer_bytes = (depth + 1) * params->bytes;
-    b->kick = (struct by_task) { .run = kicked, .owner = b };
-    pthread_mutex_init(&b->lock, NULL);
+    by_kick_init(&b->kick, b->loop, kicked, b);
     for (uint64_t i = depth + 1; i--; ) {
         b->slots[i].bencher = b;
         b->slots[i].next = b->idle;
         b->idle = &b->slots[i];
     }
-    arrange(b);
+    by_kick_send(&b->kick);
     return b;
 }
 
 void by_bencher_cancel(struct by_bencher *b)
 {
     __atomic_store_n(&b->canceled, true, __ATOMIC_RELAXED);
-    arrange(b);
+    by_kick_send(&b->kick);
 }
 
 void by_bencher_free(struct by_bencher *b)
 {
-    pthread_mutex_destroy(&b->lock);
+    by_kick_destroy(&b->kick);
     free(b);
 }

@@ -174,16 +174,6 @@ static void look_ahead(struct by_comparer *c)
 
 /* -------------------------------------------------------------- the pump */
 
-static void arrange(struct by_comparer *c)
-{
-    pthread_mutex_lock(&c->lock);
-    if (!c->posted && !c->ended) {
-        c->posted = true;
-        by_loop_post(c->loop, &c->kick);
-    }
-    pthread_mutex_unlock(&c->lock);
-}
-
 static bool advance(struct by_comparer *c)
 {
     if (is_stopped(c) || c->asked || c->pos == c->progress.total) {
@@ -210,19 +200,13 @@ static void end(struct by_comparer *c)
 {
     uint64_t tag = c->tag;
     int result = c->result;
-    bool posted;
 
     if (!c->progress.end && __atomic_load_n(&c->canceled, __ATOMIC_RELAXED)) {
         result = -ECANCELED;
     }
-    pthread_mutex_lock(&c->lock);
-    posted = c->posted;
-    c->ended = !posted;
-    pthread_mutex_unlock(&c->lock);
-    if (posted) {
-        return;
+    if (by_kick_end(&c->kick)) {
+        by_report(tag, BY_EVENT_DONE, result, 0, 0);
     }
-    by_report(tag, BY_EVENT_DONE, result, 0, 0);
 }
 
 static void pump(struct by_comparer *c)
@@ -238,20 +222,15 @@ static void pump(struct by_comparer *c)
     }
     c->pumping = false;
     if (!left) {
-        arrange(c);
+        by_kick_send(&c->kick);
     } else if (is_over(c)) {
         end(c);
     }
 }
 
-static void kicked(struct by_task *task)
+static void kicked(void *owner)
 {
-    struct by_comparer *c = task->owner;
-
-    pthread_mutex_lock(&c->lock);
-    c->posted = false;
-    pthread_mutex_unlock(&c->lock);
-    pump(c);
+    pump(owner);
 }
 
 /* ------------------------------------------------------------------ life */
@@ -264,8 +243,7 @@ static void prepare(struct by_comparer *c, const struct by_compare_params *p)
     c->strict = p->strict;
     c->tag = p->tag;
     c->chunk = chunk < COMPARE_SECTOR ? COMPARE_SECTOR : chunk / COMPARE_SECTOR * COMPARE_SECTOR;
-    c->kick = (struct by_task) { .run = kicked, .owner = c };
-    pthread_mutex_init(&c->lock, NULL);
+    by_kick_init(&c->kick, c->loop, kicked, c);
     for (int i = 0; i < 2; i++) {
         c->roots[i] = p->roots[i];
         c->lengths[i] = by_root_length(p->roots[i]);
@@ -299,7 +277,7 @@ struct by_comparer *by_comparer_start(const struct by_compare_params *p)
     }
     c->nslots = nslots;
     prepare(c, p);
-    arrange(c);
+    by_kick_send(&c->kick);
     return c;
 }
 
@@ -319,11 +297,11 @@ void by_comparer_progress(const struct by_comparer *c,
 void by_comparer_cancel(struct by_comparer *c)
 {
     __atomic_store_n(&c->canceled, true, __ATOMIC_RELAXED);
-    arrange(c);
+    by_kick_send(&c->kick);
 }
 
 void by_comparer_free(struct by_comparer *c)
 {
-    pthread_mutex_destroy(&c->lock);
+    by_kick_destroy(&c->kick);
     free(c);
 }

@@ -3,7 +3,7 @@
 #ifndef BLOCKYARD_COMPARER_H
 #define BLOCKYARD_COMPARER_H
 
-#include "graph.h"
+#include "kick.h"
 
 #define COMPARE_SECTOR 512
 
@@ -42,11 +42,10 @@ struct by_comparer {
     bool strict;
 
     /* Any thread. */
-    pthread_mutex_t lock;
-    bool posted, ended, canceled;
+    bool canceled;
     struct by_compare_progress progress;
+    struct by_kick kick;
 
-    struct by_task kick;
     uint64_t pos;
     uint64_t extent_end;        /* data from pos to here */
     bool zero[2];               /* of the extent */

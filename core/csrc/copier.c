@@ -48,24 +48,9 @@ static bool is_stopped(const struct by_copier *c)
     return c->result || __atomic_load_n(&c->canceled, __ATOMIC_RELAXED);
 }
 
-static void arrange(struct by_copier *c)
+static void kicked(void *owner)
 {
-    pthread_mutex_lock(&c->lock);
-    if (!c->posted && !c->ended) {
-        c->posted = true;
-        by_loop_post(c->loop, &c->kick);
-    }
-    pthread_mutex_unlock(&c->lock);
-}
-
-static void kicked(struct by_task *task)
-{
-    struct by_copier *c = task->owner;
-
-    pthread_mutex_lock(&c->lock);
-    c->posted = false;
-    pthread_mutex_unlock(&c->lock);
-    copier_pump(c);
+    copier_pump(owner);
 }
 
 static void timed(struct by_io *io, int result)
@@ -202,18 +187,11 @@ static void end(struct by_copier *c)
 {
     uint64_t tag = c->tag;
     int result = c->result;
-    bool posted;
 
     if (!result && __atomic_load_n(&c->canceled, __ATOMIC_RELAXED)) {
         result = -ECANCELED;
     }
-    pthread_mutex_lock(&c->lock);
-    posted = c->posted;
-    if (!posted) {
-        c->ended = true;
-    }
-    pthread_mutex_unlock(&c->lock);
-    if (!posted) {
+    if (by_kick_end(&c->kick)) {
         let_buffers_go(c);
         by_report(tag, BY_EVENT_DONE, result, 0, 0);
     }
@@ -232,7 +210,7 @@ void copier_pump(struct by_copier *c)
     }
     c->pumping = false;
     if (!left) {
-        arrange(c);
+        by_kick_send(&c->kick);
         return;
     }
     if (is_stopped(c) && c->timing) {
@@ -318,12 +296,11 @@ static void prepare(struct by_copier *c, const struct by_copy_params *p)
     c->rate = p->rate;
     c->tag = p->tag;
     c->offload = copier_is(c, BY_COPY_OFFLOAD);
-    c->kick = (struct by_task) { .run = kicked, .owner = c };
+    by_kick_init(&c->kick, c->loop, kicked, c);
     c->line_end = &c->line;
     c->ask_limit = UINT64_MAX;
     set_sizes(c, p);
     set_total(c);
-    pthread_mutex_init(&c->lock, NULL);
     for (uint32_t i = c->nslots; i--; ) {
         c->slots[i].copier = c;
         c->slots[i].next = c->idle;
@@ -355,7 +332,7 @@ struct by_copier *by_copier_start(const struct by_copy_params *p)
         c->pos = c->ranges[0].target_offset;
     }
     prepare(c, p);
-    arrange(c);
+    by_kick_send(&c->kick);
     return c;
 }
 
@@ -374,24 +351,24 @@ void by_copier_progress(const struct by_copier *c,
 void by_copier_set_rate(struct by_copier *c, uint64_t rate)
 {
     __atomic_store_n(&c->rate, rate, __ATOMIC_RELAXED);
-    arrange(c);
+    by_kick_send(&c->kick);
 }
 
 void by_copier_set_paused(struct by_copier *c, bool paused)
 {
     __atomic_store_n(&c->paused, paused, __ATOMIC_RELAXED);
-    arrange(c);
+    by_kick_send(&c->kick);
 }
 
 void by_copier_cancel(struct by_copier *c)
 {
     __atomic_store_n(&c->canceled, true, __ATOMIC_RELAXED);
-    arrange(c);
+    by_kick_send(&c->kick);
 }
 
 void by_copier_free(struct by_copier *c)
 {
-    pthread_mutex_destroy(&c->lock);
+    by_kick_destroy(&c->kick);
     free(c->ranges);
     free(c);
 }

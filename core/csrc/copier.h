@@ -11,7 +11,7 @@
 #ifndef BLOCKYARD_COPIER_H
 #define BLOCKYARD_COPIER_H
 
-#include "graph.h"
+#include "kick.h"
 
 enum copy_kind {
     COPY_DATA,      /* read it */
@@ -59,13 +59,11 @@ struct by_copier {
     bool offload;
 
     /* Any thread. */
-    pthread_mutex_t lock;       /* over posted and ended */
-    bool posted, ended;
-    bool canceled, paused;      /* atomic, as those below */
+    bool canceled, paused;
     uint64_t rate, done, total;
     struct by_copy_progress failure;
+    struct by_kick kick;
 
-    struct by_task kick;
     struct by_io timer;
     bool timing;
     uint64_t free_at;           /* when the rate allows the next request */
