@@ -14,6 +14,7 @@
 #include "control.h"
 
 #define BY_FILE_SMALL (64 * 1024)   /* buffered writes up to here: the pool */
+#define BY_FILE_LONG (4 << 20)      /* buffered reads above this: the pool */
 #define BY_FILE_IOV 4
 #define BY_FILE_SECTOR 512
 

@@ -7,7 +7,9 @@
  * cheaper than a ring that hands each to a kernel thread.  The pool is given
  * what a round of the loop brought in one step, and spreads it only when the
  * calls turn out to take long.  (Batches of our own were tried: they are
- * slower, because the loop and the writer then wait for each other.)
+ * slower, because the loop and the writer then wait for each other.)  Long
+ * buffered reads go there too: the ring copies them out of the page cache on
+ * the loop's own thread, and whoever else the loop serves waits meanwhile.
  *
  * A read behind the end of the file is zeroes.  Short results are continued.
  */
@@ -206,9 +208,14 @@ static void to_ring(struct by_file_op *op)
 static bool goes_to_pool(const struct by_file *file,
                          const struct by_request *req)
 {
-    return unlikely(file->aio == BY_FILE_THREADS)
-        || (req->op == BY_OP_WRITE && req->bytes <= BY_FILE_SMALL
-            && !file->direct && file->aio == BY_FILE_AUTO);
+    if (unlikely(file->aio == BY_FILE_THREADS)) {
+        return true;
+    }
+    if (file->direct || file->aio != BY_FILE_AUTO) {
+        return false;
+    }
+    return req->op == BY_OP_WRITE ? req->bytes <= BY_FILE_SMALL
+                                  : req->bytes > BY_FILE_LONG;
 }
 
 int by_file_rw(struct by_node *node, struct by_request *req)

@@ -65,6 +65,23 @@ def test_a_file_that_has_become_shorter_reads_as_zeroes(
 
 
 @ways
+def test_long_reads_are_whole_and_end_in_zeroes_behind_the_file(
+    tmp_path: Path, in_yard: Any, way: Any
+) -> None:
+    data = os.urandom(5 * KIB * KIB)
+    path = tmp_path / "long.img"
+    path.write_bytes(data + bytes(KIB * KIB))
+
+    async def check(yard: Any) -> None:
+        async with await yard.open(driver="file", filename=str(path), **way) as disk:
+            os.truncate(path, len(data))
+            assert await disk.read(0, 6 * KIB * KIB) == data + bytes(KIB * KIB)
+            assert await disk.read(777, 4 * KIB * KIB + 3) == data[777 : 780 + 4 * KIB * KIB]
+
+    in_yard(check)
+
+
+@ways
 @pytest.mark.parametrize("length", [1, 512, 4 * KIB, 64 * KIB, 64 * KIB + 1, 300 * KIB])
 def test_writes_of_any_size_arrive(image: Path, in_yard: Any, way: Any, length: int) -> None:
     data = os.urandom(length)
