@@ -82,6 +82,10 @@ struct by_node *by_node_create(const struct by_node_ops *ops, void *state,
 void by_node_set_limits(struct by_node *node, const struct by_limits *limits);
 void by_node_set_length(struct by_node *node, uint64_t length);
 uint64_t by_node_get_length(const struct by_node *node);
+/* The node is drained.  From now on it has so many slots; new ones are null
+ * pointers, and what the last ones held is forgotten.  0, or -ENOMEM with
+ * nothing changed; fewer never fails. */
+int by_node_set_children(struct by_node *node, uint32_t nchildren);
 /* The node is drained. */
 void by_node_set_child(struct by_node *node, uint32_t slot,
                        struct by_node *child);

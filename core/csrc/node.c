@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bitmap.h"
 #include "graph.h"
@@ -216,6 +217,25 @@ uint64_t by_node_get_length(const struct by_node *node)
     return by_node_length(node);
 }
 
+int by_node_set_children(struct by_node *node, uint32_t nchildren)
+{
+    struct by_inode *inode = by_inode(node);
+    struct by_node **children = inode->children;
+
+    if (nchildren > node->nchildren) {
+        children = realloc(children, (nchildren + 1) * sizeof(*children));
+        if (!children) {
+            return -ENOMEM;
+        }
+        memset(children + node->nchildren, 0,
+               (nchildren + 1 - node->nchildren) * sizeof(*children));
+        inode->children = children;
+        node->children = children;
+    }
+    node->nchildren = nchildren;
+    return 0;
+}
+
 void by_node_set_child(struct by_node *node, uint32_t slot,
                        struct by_node *child)
 {
@@ -225,7 +245,6 @@ void by_node_set_child(struct by_node *node, uint32_t slot,
         follow_settings(by_inode(node), BY_OP_WRITE);
     }
 }
-
 
 void by_node_set_home(struct by_node *node, struct by_loop *home)
 {

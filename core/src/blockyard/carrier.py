@@ -76,6 +76,22 @@ class Carrier:
         if node.bitmaps:
             bitmaps.attach(node)
 
+    def make_slots(self, node: Node, count: int) -> None:
+        """Give ``node`` so many slots for children, more than before.  Drained.
+
+        :meth:`set_children` follows.
+
+        :raises MemoryError: if there is no memory; nothing has changed.
+        """
+        if self._lib.by_node_set_children(node.native, count):
+            raise MemoryError("by_node_set_children")
+
+    def set_children(self, node: Node, slots: Sequence[str]) -> None:
+        """Tell the native node all its children; there are slots enough.  Drained."""
+        self._lib.by_node_set_children(node.native, len(slots))
+        for slot, name in enumerate(slots):
+            self.set_child(node, slot, name)
+
     def set_child(self, node: Node, slot: int, name: str) -> None:
         """Tell the native node who its child in ``slot`` is now.  Drained."""
         child = node.children.get(name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from blockyard import permission
 from blockyard.breakpoints import Breakpoints
+from blockyard.childlist import ChildList
 from blockyard.errors import BlockyardError, Unsupported, from_errno
 from blockyard.filename import path_combine
 from blockyard.imagework import ImageWork
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["Driver", "PythonDriver"]
 
 
-class Driver(ImageWork, MachineState, Breakpoints, abc.ABC):
+class Driver(ImageWork, MachineState, Breakpoints, ChildList, abc.ABC):
     """The control half of a driver: one instance per node, made before its children open.
 
     What it can do with images besides is :class:`~blockyard.imagework.ImageWork` and
     :class:`~blockyard.machinestate.MachineState`, and stopping requests for tests is
-    :class:`~blockyard.breakpoints.Breakpoints`.
+    :class:`~blockyard.breakpoints.Breakpoints`; how its list of children changes is
+    :class:`~blockyard.childlist.ChildList`.
     All methods run on the control loop and must not block it: what can hang goes
     to a thread (``anyio.to_thread.run_sync``).
     """

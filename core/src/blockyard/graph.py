@@ -14,7 +14,7 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from blockyard.changes import activity, closing, drain, moving, opening, reopen, replace
+from blockyard.changes import activity, childlist, closing, drain, moving, opening, reopen, replace
 from blockyard.changes.deleting import check_deletable
 from blockyard.changes.refresh import ask, refresh
 from blockyard.changes.topology import roots_of
@@ -260,6 +260,16 @@ class Graph:
         """Open a node whose ``child`` is ``node``, and put it between it and its users."""
         async with self.writer:
             return await replace.insert_above(self, node, options, child)
+
+    async def add_child(self, parent: Node, node: Node) -> None:
+        """Make a node that nobody uses the last child in the parent's list of children."""
+        async with self.writer:
+            await childlist.add_child(self, parent, node)
+
+    async def remove_child(self, parent: Node, name: str) -> None:
+        """Take a child from the parent's list of children."""
+        async with self.writer:
+            await childlist.remove_child(self, parent, name)
 
     async def set_active(self, node: Node | None, active: bool) -> None:
         """blockdev-set-active, of one node or all."""

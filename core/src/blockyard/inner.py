@@ -58,10 +58,10 @@ class Children:
 
         :raises InvalidOption: if there is no such child.
         """
+        child = self.driver.node.children.get(name)
+        if child is None:
+            raise InvalidOption(f"Node '{self.driver.node.name}' has no child '{name}'")
         if name not in self._open:
-            child = self.driver.node.children.get(name)
-            if child is None:
-                raise InvalidOption(f"Node '{self.driver.node.name}' has no child '{name}'")
             self._open[name] = self._enter(child.node)
         return self._open[name][1]
 

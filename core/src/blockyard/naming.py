@@ -68,8 +68,12 @@ def _names(node: Node, below: dict[Node, Names]) -> Names:
     exact = node.driver.exact_filename()
     by_name = exact is not None and hasattr(node.options.u, "filename")
     tree = {"driver": node.type.name, **({"filename": exact} if by_name else strong)}
+    lists = {spec.name for spec in node.type.children if spec.many}
     for child in node.children.values():
-        if overridden or child.name != "backing":
+        of, dot, _ = child.name.rpartition(".")
+        if dot and of in lists:
+            tree.setdefault(of, []).append(below[child.node].options)
+        elif overridden or child.name != "backing":
             tree[child.name] = below[child.node].options
     if overridden and "backing" not in node.children:
         tree["backing"] = None

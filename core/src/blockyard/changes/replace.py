@@ -95,8 +95,15 @@ def detach(graph: Graph, child: Child, tran: Transaction) -> None:
     :raises Busy: if the edge is frozen.
     """
     _check_frozen(child)
+    children, order = child.parent.children, list(child.parent.children)
     unlink(child)
-    tran.add(abort=lambda: link(child), commit=lambda: _tell(graph, child))
+
+    def undo() -> None:
+        link(child)
+        for name in order:
+            children[name] = children.pop(name)
+
+    tran.add(abort=undo, commit=lambda: _tell(graph, child))
 
 
 def _check_frozen(edge: Child) -> None:
@@ -118,7 +125,9 @@ def _tell(graph: Graph, user: Child | Root) -> None:
         graph.carrier.set_root_node(user.native, user.node)
         return
     slots = child_slots(user.parent)
-    if user.name in slots:
+    if any(spec.many for spec in user.parent.type.children):
+        graph.carrier.set_children(user.parent, slots)
+    elif user.name in slots:
         graph.carrier.set_child(user.parent, slots.index(user.name), user.name)
     graph.follow_children(user.parent)
     graph.length_changed(user.node)
