@@ -63,6 +63,7 @@ def test_the_plugins_are_found(environment: Path) -> None:
         "copy-on-read",
         "compress",
         "preallocate",
+        "quorum",
         "throttle",
         "throttle-group",
     } <= found

@@ -79,6 +79,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "compress": "blockyard-filters-compress",
         "copy-on-read": "blockyard-filters-copy-on-read",
         "preallocate": "blockyard-filters-preallocate",
+        "quorum": "blockyard-filters-quorum",
         "throttle": "blockyard-filters-throttle",
     },
     "exports": {
