@@ -312,6 +312,7 @@ int q2_write_compressed(struct by_qcow2 *q, struct by_request *req)
     struct q2_packing *p;
     int result;
 
+    /* Compressed clusters have no cipher: an encrypted image would show them. */
     if (q->set.data_file || q->crypto) {
         return -ENOTSUP;
     }

@@ -20,7 +20,9 @@ static void answer(const struct by_qcow2 *q, const struct q2_run *run,
     status->flags = 0;
     status->owner = NULL;
     status->depth = 0;
-    if (run->has_host && run->kind != Q2_KIND_UNALLOCATED && !q->crypto) {
+    /* Subclusters without data have their place, as their neighbours have. */
+    if (run->has_host && !q->crypto
+        && (run->kind != Q2_KIND_UNALLOCATED || !q->backing)) {
         status->flags |= BY_STATUS_OFFSET;
         status->host_offset = run->host;
         status->owner = q->data;
