@@ -147,14 +147,17 @@ def visited(options: dict[str, Any], registry: Any = None) -> Any:
 def _adapted(registry: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Older options of all drivers in the tree as those of blockdev-add; iterative."""
     top = {"": options}
-    waiting: list[tuple[dict[str, Any], str]] = [(top, "")]
+    waiting: list[tuple[Any, Any]] = [(top, "")]
     while waiting:
         parent, name = waiting.pop()
-        node = parent[name] = dict(parent[name])
+        node = parent[name] = parent[name].copy()
+        if isinstance(node, list):
+            waiting += [(node, i) for i, value in enumerate(node) if isinstance(value, dict)]
+            continue
         if isinstance(driver := node.get("driver"), str):
             adapt = registry.driver(driver).adapt_options
             node = parent[name] = adapt(node) if adapt is not None else node
-        waiting += [(node, key) for key, value in node.items() if isinstance(value, dict)]
+        waiting += [(node, key) for key, value in node.items() if isinstance(value, dict | list)]
     return top[""]
 
 
@@ -247,10 +250,12 @@ async def completed(registry: Any, options: dict[str, Any]) -> dict[str, Any]:
     :raises BlockyardError: if there is no such driver.
     """
     top = {"": options}
-    waiting: list[tuple[dict[str, Any], str, bool]] = [(top, "", False)]
+    waiting: list[tuple[Any, Any, bool]] = [(top, "", False)]
     while waiting:
         parent, key, is_file = waiting.pop()
         node = parent[key] = dict(parent[key])
+        if isinstance(parent, list) and "driver" not in node:
+            node = parent[key] = await _recognised(registry, node)
         if "driver" not in node and isinstance(node.get("filename"), str):
             node["driver"] = await _device(node["filename"]) or "file"
             if not is_file:
@@ -260,11 +265,33 @@ async def completed(registry: Any, options: dict[str, Any]) -> dict[str, Any]:
             continue
         declaration: DriverType = registry.driver(node["driver"])
         for spec in declaration.children:
-            if isinstance(node.get(spec.name), dict) and not spec.role & Role.COW:
+            if spec.many and isinstance(node.get(spec.name), list):
+                below = node[spec.name] = list(node[spec.name])
+                waiting += [
+                    (below, index, is_file or declaration.kind == "format")
+                    for index, child in enumerate(below)
+                    if isinstance(child, dict)
+                ]
+            elif isinstance(node.get(spec.name), dict) and not spec.role & Role.COW:
                 waiting.append((node, spec.name, is_file or declaration.kind == "format"))
             elif isinstance(node.get(spec.name), dict) and "driver" in node[spec.name]:
                 waiting.append((node, spec.name, False))
     return top[""]
+
+
+async def _recognised(registry: Any, node: dict[str, Any]) -> dict[str, Any]:
+    """A child in a list, with the driver for what its file holds.
+
+    :raises InvalidOption: if there is no file either.
+    """
+    file = node.get("file")
+    if isinstance(file, str):  # a node: nobody looks into it
+        return node | {"driver": "raw"}
+    if not isinstance(file, dict):
+        raise InvalidOption("Must specify either driver or file")
+    found = await with_protocol({**node, "file": dict(file)})
+    name = str(found["file"].get("filename", ""))
+    return found | {"driver": await _guessed(registry, found["file"], name)}
 
 
 async def _device(name: str) -> str | None:
