@@ -81,9 +81,6 @@ static inline struct by_quorum *by_quorum_of(const struct by_ballot *ballot)
 
 /* Prepare what the child is asked: the request itself, to be changed. */
 struct by_request *by_vote_prepare(struct by_ballot *ballot, uint32_t child);
-/* Tell Python of a child, or of the whole. */
-void by_vote_report(struct by_ballot *ballot, uint32_t kind, uint32_t child,
-                    int result);
 /* Send what was prepared.  The child answers at once or later. */
 void by_vote_send(struct by_ballot *ballot, uint32_t child);
 /* Between the two nothing ends the ballot.  counted's answer, or BY_PENDING:
@@ -93,6 +90,9 @@ int by_ballot_count(struct by_ballot *ballot);
 
 /* ------------------------------------------------------------ vote.c */
 
+/* Tell Python of a child, or of the whole. */
+void by_vote_report(struct by_ballot *ballot, uint32_t kind, uint32_t child,
+                    int result);
 /* The children that failed are reported; how many did not. */
 uint32_t by_vote_failures(struct by_ballot *ballot, uint32_t kind);
 /* Among those that failed: the error of most. */
