@@ -78,6 +78,24 @@ static uint64_t same_end(const struct copy_slot *slot, uint64_t from,
     return from;
 }
 
+/* Where, in the piece, the source has ended: what it lacks are zeroes that are
+ * to be zeroes over the reference as well. */
+static uint64_t source_end(const struct copy_slot *slot)
+{
+    const struct by_copier *c = slot->copier;
+    const struct by_copy_range *range =
+        &c->ranges[copier_range_of(c, slot->at)];
+    uint64_t length = range->source ? by_root_length(range->source) : 0;
+    uint64_t offset = range->offset + (slot->at - range->target_offset);
+    uint64_t end = length > offset ? length - offset : 0;
+    uint64_t unit = c->unit ? c->unit : 1;
+
+    if (end >= slot->bytes) {
+        return slot->bytes;
+    }
+    return min64(end + (unit - (slot->at + end) % unit) % unit, slot->bytes);
+}
+
 static enum run_kind look(const struct copy_slot *slot, uint64_t from,
                           uint64_t *end)
 {
@@ -90,6 +108,12 @@ static enum run_kind look(const struct copy_slot *slot, uint64_t from,
             return RUN_SAME;
         }
         limit = same_end(slot, from, false);
+        *end = source_end(slot);
+        if (from >= *end) {
+            *end = limit;
+            return RUN_HOLE;
+        }
+        limit = min64(limit, *end);
     }
     *end = limit;
     if (slot->kind == COPY_ZERO) {
