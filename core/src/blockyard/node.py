@@ -131,13 +131,24 @@ class Node:
     @property
     def cluster_size(self) -> int:
         """Bytes of a cluster, of the node or of what it shows; 0 where there are none."""
+        return self._clustered.cluster_size
+
+    @property
+    def allocation_unit(self) -> int:
+        """Bytes of the least that gets data alone, a subcluster or a cluster; 0: no clusters."""
+        limits = self._clustered
+        return min(limits.write_zeroes_alignment or limits.cluster_size, limits.cluster_size)
+
+    @property
+    def _clustered(self) -> Limits:
+        """The limits of the first node, from this one down, that has clusters."""
         node = self
         while not node.limits.cluster_size:
             below = [c.node for c in node.children.values() if c.role & Role.FILTERED]
             if not below:
-                return 0
+                break
             node = below[0]
-        return node.limits.cluster_size
+        return node.limits
 
     @property
     def writable(self) -> bool:

@@ -65,13 +65,13 @@ class CopyOnReadDriver(FilterDriver):
         self._state = ffi.NULL
 
     def child_changed(self, name: str) -> None:
-        """Copy by the clusters of whatever is shown now."""
+        """Copy by the clusters, or subclusters, of whatever is shown now."""
         if self._state != ffi.NULL:
             self._configure()
 
     def _configure(self) -> None:
         layers = sum(node.type.kind != "filter" for node in self._chain())
-        lib.by_cor_set(self._state, self.shown.cluster_size or 1, layers)
+        lib.by_cor_set(self._state, self.shown.allocation_unit or 1, layers)
 
     def _chain(self) -> list[Node]:
         """The nodes from the one that is shown down to the bottom; empty without one."""
