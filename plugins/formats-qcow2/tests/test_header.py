@@ -117,13 +117,14 @@ def test_features_are_refused_by_the_names_that_the_image_has() -> None:
             (0, 5, b"five"), (1, 6, b"compatible"), (0, 63, b"x" * 46), (0, 99, b"beyond")
         )
     )  # fmt: skip
-    bits = 1 << 5 | 1 << 6 | 1 << 63
+    table += b"\0\x08cut off"
+    bits = 1 << 5 | 1 << 6 | 1 << 8 | 1 << 63
     header = Header(cluster_bits=12, incompatible=bits | 1, length=112)
     data = header.pack() + struct.pack(">II", extension.FEATURE_TABLE, len(table)) + table
     with pytest.raises(BlockyardError) as caught:
         extension.refuse_unknown_features(header, data)
     assert str(caught.value) == (
-        f"Unsupported qcow2 feature(s): five, {'x' * 46}, Unknown incompatible feature: 40"
+        f"Unsupported qcow2 feature(s): five, {'x' * 46}, cut off, Unknown incompatible feature: 40"
     )
 
 

@@ -115,8 +115,9 @@ def _feature_names(header: Header, data: bytes) -> Iterator[tuple[int, str]]:
                 table = content
     except InvalidOption:
         pass
-    for at in range(0, len(table) - len(table) % _FEATURE.size, _FEATURE.size):
-        kind, bit, name = _FEATURE.unpack_from(table, at)
+    # The last name may end early: QEMU takes the rest for zeroes.
+    table += bytes(-len(table) % _FEATURE.size)
+    for kind, bit, name in _FEATURE.iter_unpack(table):
         if kind == 0 and bit < 64 and name[:1] != b"\0":
             yield bit, os.fsdecode(name.partition(b"\0")[0])
 
