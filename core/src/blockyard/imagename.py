@@ -132,7 +132,7 @@ def visited(options: dict[str, Any], registry: Any = None) -> Any:
     if registry is not None:
         options = _adapted(registry, options)
     try:
-        return visit(BlockdevOptions, options)
+        return visit(BlockdevOptions, options, older=True)
     except BlockyardError:
         flat = {name: _text(value) for name, value in flatten(options).items()}
         if None in flat.values():

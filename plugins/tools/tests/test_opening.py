@@ -10,6 +10,7 @@ import pytest
 from blockyard.errors import BlockyardError
 from blockyard.yard import Yard
 from blockyard_tools.error import ProgramError
+from blockyard_tools.io.main import main
 from blockyard_tools.opening import How, open_image, parse_cache
 from blockyard_tools.running import run
 
@@ -112,3 +113,32 @@ def test_nothing_is_left_of_an_image_that_cannot_be_opened(disk: Path) -> None:
         return list(yard.graph.nodes)
 
     assert run(nodes) == []
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Path:
+    """Images that are encrypted in both ways, and one that is not: aes, luks, plain."""
+    for name, options in (
+        ("aes", "encrypt.format=aes,encrypt.key-secret=s"),
+        ("luks", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"),
+        ("plain", "compat=1.1"),
+    ):
+        key = ["--object", "secret,id=s,data=chicken"]
+        where = [tmp_path / f"{name}.q", "1M"]
+        make = ["qemu-img", "create", "-q", "-f", "qcow2", *key, "-o", options, *where]
+        subprocess.run(make, check=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["aes", "luks", "plain"])
+@pytest.mark.parametrize("extra", ["", "encrypt.format=aes,", "encrypt.format=luks,"])
+def test_how_an_image_is_encrypted_is_found_out(
+    encrypted: Path, name: str, extra: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = f"driver=qcow2,{extra}encrypt.key-secret=s,file.filename={encrypted}/{name}.q"
+    words = ["--object", "secret,id=s,data=chicken", "--image-opts", "-c", "read 0 4k", options]
+    theirs = subprocess.run(["qemu-io", *words], capture_output=True, check=False, text=True)
+
+    status = main(words)
+
+    assert (status, capfd.readouterr().err) == (theirs.returncode, theirs.stderr)

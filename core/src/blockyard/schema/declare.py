@@ -143,6 +143,7 @@ class Member:
     name: str | None = None
     features: tuple[str, ...] = ()
     doc: str = ""
+    unsaid: bool = False
 
 
 @attrs.define(eq=False, repr=False, slots=False)
@@ -176,13 +177,16 @@ def member(
     name: str | None = None,
     features: tuple[str, ...] = (),
     doc: str = "",
+    unsaid: bool = False,
 ) -> Any:
     """Describe a member beyond its annotation.
 
     That is its default, its QAPI ``name`` where dashes do not give it, its ``features``
-    (``deprecated``, ``unstable``...) and its help text.
+    (``deprecated``, ``unstable``...) and its help text.  ``unsaid``: QMP wants it, but the
+    older options of names and command lines may lack it; it is its default then, and
+    selects, if it is a union's tag, the first branch.
     """
-    return Member(default, name, features, doc)
+    return Member(default, name, features, doc, unsaid)
 
 
 def branches(*, source: str | None = None, fixed: Mapping[str, type | None] | None = None) -> Any:

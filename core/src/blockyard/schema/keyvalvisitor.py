@@ -139,6 +139,8 @@ class KeyvalVisitor(JsonVisitor):
 class SuffixVisitor(KeyvalVisitor):
     """Takes sizes for numbers, as the older form of options does."""
 
+    older = True
+
     def _number(self, value: Any, place: Place) -> int:
         size = parse_size(self._scalar(value, place))
         return super()._number(value, place) if size is None else size

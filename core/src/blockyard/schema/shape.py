@@ -151,6 +151,7 @@ class MemberShape:
         self.annotation = annotation
         self.optional = optional
         self.default = spec.default
+        self.unsaid = spec.unsaid
         self.features = spec.features
         self.doc = spec.doc
 
@@ -195,6 +196,14 @@ class ObjectShape:
         """The tag's values, all of which select a branch, be it an empty one."""
         shape = self.tag.shape if self.tag else None
         return shape.values() if isinstance(shape, EnumShape) else []
+
+    def selected(self, members: Mapping[str, Any]) -> ObjectShape | None:
+        """The branch that the tag among ``members`` selects; the first where it is unsaid."""
+        if self.tag is None:
+            return None
+        if self.tag.name in members:
+            return self.branch(members[self.tag.name])
+        return self.branch(self.cases()[0]) if self.tag.unsaid else None
 
     def branch(self, value: str) -> ObjectShape | None:
         """The branch that ``value`` of the tag selects; None when it adds no members."""
@@ -291,7 +300,7 @@ def _own_members(cls: type) -> dict[str, MemberShape]:
             continue
         spec = default if isinstance(default, Member) else Member(default)
         annotation, nullable = _without_none(types_[attribute])
-        optional = nullable or spec.default is not REQUIRED
+        optional = not spec.unsaid and (nullable or spec.default is not REQUIRED)
         name = spec.name or _spell(attribute, info.dashes)
         found[attribute] = MemberShape(attribute, name, annotation, optional, spec)
     return found

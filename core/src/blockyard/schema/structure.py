@@ -36,22 +36,25 @@ _T = TypeVar("_T")
 
 
 @overload
-def visit(annotation: type[_T], value: Any, *, name: str | None = None) -> _T: ...
+def visit(
+    annotation: type[_T], value: Any, *, name: str | None = None, older: bool = False
+) -> _T: ...
 
 
 @overload
-def visit(annotation: Any, value: Any, *, name: str | None = None) -> Any: ...
+def visit(annotation: Any, value: Any, *, name: str | None = None, older: bool = False) -> Any: ...
 
 
-def visit(annotation: Any, value: Any, *, name: str | None = None) -> Any:
+def visit(annotation: Any, value: Any, *, name: str | None = None, older: bool = False) -> Any:
     """The object of type ``annotation`` that a JSON value describes.
 
     ``name`` is what errors call the whole value; without it they name members only.
+    ``older``: members may be unsaid (see :func:`~blockyard.schema.declare.member`).
 
     :raises InvalidOption: with QEMU's sentence for the first thing that is wrong.
     """
     with bounded():
-        return structure(annotation, check(annotation, value, name=name))
+        return structure(annotation, check(annotation, value, name=name, older=older))
 
 
 def structure(annotation: Any, checked: Any) -> Any:
@@ -90,7 +93,7 @@ def _dump_object(value: Any) -> dict[str, Any]:
     found = {}
     for member in shape.members:
         item = getattr(value, member.attribute)
-        if item is not None or not member.optional:
+        if item is not None or not (member.optional or member.unsaid):
             found[member.name] = dump(item)
     if shape.tag is not None and value.u is not None:
         found.update(_dump_object(value.u))
@@ -115,10 +118,10 @@ def _build(annotation: Any, value: Any) -> Any:
 
 
 def _build_object(shape: ObjectShape, value: Any) -> Any:
-    members, tag = shape.members, shape.tag
-    given = {m.attribute: _build_member(m, value[m.name]) for m in members if m.name in value}
+    members = [m for m in shape.members if m.name in value]
+    given = {m.attribute: _build_member(m, value[m.name]) for m in members}
     built: Any = shape.cls(**given)
-    branch = shape.branch(value[tag.name]) if tag and tag.name in value else None
+    branch = shape.selected(value)
     if branch is not None:
         built.u = _build_object(branch, value)
     return built

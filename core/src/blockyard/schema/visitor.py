@@ -38,14 +38,17 @@ _RANGES = {
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
-def check(annotation: Any, value: Any, *, name: str | None = None) -> Any:
+def check(annotation: Any, value: Any, *, name: str | None = None, older: bool = False) -> Any:
     """Check a JSON value against a type; the result is plain data of the right kinds.
 
     ``name`` is what errors call the whole value; without it they name members only.
+    ``older``: members may be unsaid (see :func:`~blockyard.schema.declare.member`).
 
     :raises InvalidOption: with QEMU's sentence for the first thing that is wrong.
     """
-    return JsonVisitor().visit(shape_of(annotation), value, (None, name))
+    visitor = JsonVisitor()
+    visitor.older = older
+    return visitor.visit(shape_of(annotation), value, (None, name))
 
 
 class JsonVisitor:
@@ -53,6 +56,8 @@ class JsonVisitor:
 
     #: How a list index is written in a full name.
     index_format = "[%d]"
+    #: Whether members may be unsaid.
+    older = False
 
     def visit(self, shape: Shape, value: Any, place: Place) -> Any:
         """The checked value.
@@ -94,12 +99,10 @@ class JsonVisitor:
             raise self.wrong_type(place, "object")
         found: dict[str, Any] = {}
         self._members(shape.members, value, place, found)
-        if shape.tag is not None and shape.tag.name in found:
-            branch = shape.branch(found[shape.tag.name])
-            while branch is not None:
-                self._members(branch.members, value, place, found)
-                tag = branch.tag
-                branch = branch.branch(found[tag.name]) if tag and tag.name in found else None
+        branch = shape.selected(found)
+        while branch is not None:
+            self._members(branch.members, value, place, found)
+            branch = branch.selected(found)
         if len(found) != len(value):
             self._unexpected(value, place, found)
         return found
@@ -115,7 +118,7 @@ class JsonVisitor:
             item = value.get(member.name, _MISSING)
             if item is not _MISSING:
                 found[member.name] = self.visit(member.shape, item, (place, member.name))
-            elif not member.optional:
+            elif not member.optional and not (self.older and member.unsaid):
                 name = self.full_name((place, member.name))
                 raise InvalidOption(f"Parameter '{name}' is missing")
 

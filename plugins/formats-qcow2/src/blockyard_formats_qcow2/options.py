@@ -200,7 +200,7 @@ def check_encryption(encrypt: Any, header: Header) -> None:
 
     :raises InvalidOption: with QEMU's text.
     """
-    said = None if encrypt is None else str(encrypt.format)
+    said = None if encrypt is None or encrypt.format is None else str(encrypt.format)
     method = header.crypt_method
     if method not in tuple(Crypt):
         signed = method - (1 << 32) if method >> 31 else method

@@ -28,6 +28,7 @@ from blockyard.schema.declare import (
     alternate,
     branches,
     enum,
+    member,
     struct,
     union,
 )
@@ -116,10 +117,10 @@ class BlockdevQcow2EncryptionFormat(QEnum):
 class BlockdevQcow2Encryption:
     """The key of an encrypted image.
 
-    format: how it is encrypted.
+    format: how it is encrypted; unsaid, the image's header tells.
     """
 
-    format: BlockdevQcow2EncryptionFormat
+    format: BlockdevQcow2EncryptionFormat | None = member(default=None, unsaid=True)
     u: Any = branches(fixed={"aes": QCryptoBlockOptionsQCow, "luks": QCryptoBlockOptionsLUKS})
 
 
@@ -289,21 +290,12 @@ class ImageInfoSpecificQCow2:
     compression_type: Qcow2CompressionType
 
 
-def _adapt(options: dict[str, Any]) -> dict[str, Any]:
-    """A key alone is one of LUKS."""
-    encrypt = options.get("encrypt")
-    if not isinstance(encrypt, dict):
-        return options
-    return {**options, "encrypt": {"format": "luks", **encrypt}}
-
-
 QCOW2 = DriverType(
     name="qcow2",
     kind="format",
     options=BlockdevOptionsQcow2,
     implementation="blockyard_formats_qcow2.driver:Qcow2Driver",
     create_options=BlockdevCreateOptionsQcow2,
-    adapt_options=_adapt,
     creation="blockyard_formats_qcow2.creation:QCOW2",
     compresses=True,
     image_info_type=ImageInfoSpecificQCow2,
