@@ -203,7 +203,7 @@ bool by_align_bounces(const struct by_inode *inode,
 bool by_align_rewrites(const struct by_inode *inode,
                        const struct by_request *req);
 
-/* zeroes.c: write zeroes with the driver's help, or by writing them */
+/* zeroes.c: one piece of zeroes, by the driver, or by writing them */
 int by_zeroes(struct by_inode *inode, struct by_request *req);
 /* 1 MiB that reads as zeroes */
 extern const struct iovec by_zero_iov;

@@ -116,9 +116,10 @@ static int split(struct by_inode *inode, struct by_request *req)
     return run(inode, req, by_split);
 }
 
+/* What the driver does not serve needs no cutting at its limits. */
 static int zeroes(struct by_inode *inode, struct by_request *req)
 {
-    return run(inode, req, by_zeroes);
+    return run(inode, req, serves(inode, req->op) ? by_split : by_zeroes);
 }
 
 /* What is compressed has no events, and a write that rewrites others (see

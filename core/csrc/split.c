@@ -116,6 +116,12 @@ static void piece_done(struct by_request *req, int result)
     }
 }
 
+static int pass(struct by_inode *inode, struct by_request *req)
+{
+    return req->op == BY_OP_WRITE_ZEROES ? by_zeroes(inode, req)
+                                         : by_align(inode, req);
+}
+
 static void start(struct by_splitting *s, uint64_t now)
 {
     struct by_piece *piece = s->idle;
@@ -132,7 +138,7 @@ static void start(struct by_splitting *s, uint64_t now)
     s->at += now;
     s->skip += now;
     s->left -= now;
-    result = by_align(s->inode, &piece->req);
+    result = pass(s->inode, &piece->req);
     if (result != BY_PENDING) {
         give_back(piece);
         if (result < 0 && s->result == 0) {
@@ -195,7 +201,7 @@ int by_split(struct by_inode *inode, struct by_request *req)
 
     /* Whole blocks have to fit, not only the bytes asked for. */
     if (likely(req->bytes <= max - into && !is_ragged(inode, req))) {
-        return by_align(inode, req);
+        return pass(inode, req);
     }
     return split(inode, req, max);
 }

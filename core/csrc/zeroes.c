@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * zeroes.c - write zeroes: by the driver, or, where it cannot, by writing
- * zeroes from one shared buffer, a chunk after the other.
+ * zeroes.c - one piece of a request to write zeroes: by the driver, or, where
+ * it cannot, by writing zeroes from one shared buffer, a chunk after the
+ * other.  The other pieces are the driver's all the same.
  */
 #include <errno.h>
 
@@ -78,7 +79,7 @@ int by_zeroes(struct by_inode *inode, struct by_request *req)
     z->left = req->bytes;
     z->writing = false;
     result = inode->node.ops->serves & BY_OP_BIT(BY_OP_WRITE_ZEROES)
-        ? by_split(inode, req) : -ENOTSUP;
+        ? by_align(inode, req) : -ENOTSUP;
     if (result != BY_PENDING) {
         result = zeroing_done(req, &z->frame, result);
     }

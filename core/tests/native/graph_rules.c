@@ -104,6 +104,25 @@ static void test_durable_zeroes_that_fall_back_are_flushed(void)
     close_world(&w);
 }
 
+/* What the driver refuses of a piece costs the other pieces nothing. */
+static void test_only_a_refused_piece_is_written(void)
+{
+    struct world w;
+
+    open_bare(&w, &busy_ops, 0, true);
+    w.memory.limits.max_write_zeroes = 4096;
+    by_node_set_limits(w.base, &w.memory.limits);
+    memset(w.memory.bytes, 7, DISK);
+    w.memory.fail_next = -ENOTSUP;
+    CHECK(access_wait(&w, BY_OP_WRITE_ZEROES, 0, 4 * 4096, NULL, 0) == 0);
+    CHECK(w.memory.done[BY_OP_WRITE_ZEROES] == 4);
+    CHECK(w.memory.done[BY_OP_WRITE] == 1);
+    CHECK(w.memory.bytes[4 * 4096 - 1] == 0 && w.memory.bytes[4 * 4096] == 7);
+    w.memory.fail_next = -EIO;
+    CHECK(access_wait(&w, BY_OP_WRITE_ZEROES, 0, 4 * 4096, NULL, 0) == -EIO);
+    close_world(&w);
+}
+
 static void test_ignored_discards_unmap_nothing(void)
 {
     struct world w;
@@ -323,6 +342,7 @@ int main(int argc, char **argv)
         TEST(a_durable_copy_is_flushed),
         TEST(a_drained_target_holds_a_copy),
         TEST(durable_zeroes_that_fall_back_are_flushed),
+        TEST(only_a_refused_piece_is_written),
         TEST(ignored_discards_unmap_nothing),
         TEST(limits_between_blocks),
         TEST(truncate_leaves_the_drivers_length),
