@@ -141,6 +141,12 @@ class Driver(ImageWork, MachineState, Breakpoints, ChildList, abc.ABC):
         """Whether blockdev-reopen may be used on the node."""
         return type(self).reopen_prepare is not Driver.reopen_prepare
 
+    def reopen_judge(self, options: Any) -> None:
+        """Refuse ``options`` (the branch struct) that the image itself contradicts.
+
+        Asked where the graph is about to refuse them, so that the driver's reason is told.
+        """
+
     async def reopen_prepare(self, options: Any, read_only: bool) -> None:
         """Get ready to go on with ``options`` (the branch struct), changing nothing yet.
 

@@ -233,7 +233,11 @@ async def _prepare(graph: Graph, entry: _Entry, released: list[Node], tran: Tran
     if has_backing and "backing" not in entry.wanted:
         raise InvalidOption(f"backing is missing for '{node.name}'")
     changes = _child_changes(graph, entry)
-    _check_unchanged(entry)
+    try:
+        _check_unchanged(entry)
+    except InvalidOption:
+        _let_driver_judge(entry)
+        raise
     options = _visited(entry)
     _take_flags(entry, tran)
     await node.driver.reopen_prepare(options.u, entry.flags.read_only)
@@ -288,6 +292,17 @@ def _check_unchanged(entry: _Entry) -> None:
             same = key in free or before.get(key) == entry.explicit[key]
         if not same or (key == "force-share" and not entry.flags.read_only):
             raise InvalidOption(f"Cannot change the option '{key}'")
+
+
+def _let_driver_judge(entry: _Entry) -> None:
+    """What the driver itself refuses comes first, as in QEMU."""
+    if entry.explicit.get("driver") != entry.node.type.name:
+        return
+    try:
+        options = _visited(entry)
+    except InvalidOption:
+        return
+    entry.node.driver.reopen_judge(options.u)
 
 
 def _may_change(node: Node, name: str) -> bool:
