@@ -141,3 +141,24 @@ def test_backing_files_that_cannot_be_opened(backing, ours, peer, tmp_path, qemu
     answers = [daemon.ask("blockdev-add", **named) for daemon in (peer, ours)]
     assert answers[0] == answers[1]
     assert answers[0].startswith("error:Could not open backing file: ")
+
+
+def test_key_slots_of_a_read_only_node_stay_as_they_are(ours, tmp_path, qemu_img):
+    path = tmp_path / "a.qcow2"
+    luks = "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=1"
+    words = ["--object", "secret,id=k,data=abc", "-o", luks]
+    qemu_img("create", "-q", "-f", "qcow2", *words, path, "1M")
+    before = path.read_bytes()
+    ours.ask("object-add", **{"qom-type": "secret", "id": "k", "data": "abc"})
+    named = {"driver": "qcow2", "node-name": "n", "read-only": True,
+             "encrypt": {"format": "luks", "key-secret": "k"}}  # fmt: skip
+    file = {"driver": "file", "node-name": "f", "filename": str(path)}
+    assert ours.ask("blockdev-add", **file) == {}
+    assert ours.ask("blockdev-add", file="f", **named) == {}
+    slot = {"format": "luks", "state": "active", "new-secret": "k", "iter-time": 1}
+    said = ours.ask("x-blockdev-amend", options={"driver": "qcow2", "encrypt": slot},
+                    **{"job-id": "j", "node-name": "n"})  # fmt: skip
+    for name in ("n", "f"):
+        ours.ask("blockdev-del", **{"node-name": name})
+    assert said == "error:Block node is read-only"
+    assert path.read_bytes() == before

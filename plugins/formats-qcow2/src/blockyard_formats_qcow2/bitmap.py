@@ -224,8 +224,12 @@ class ImageBitmaps:
     def check_new(self, node: Node, name: str, granularity: int) -> None:
         """Refuse a new persistent bitmap that the image could not store.
 
+        A name that is taken is refused by core, whatever the image could store.
+
         :raises BlockyardError: with QEMU's text.
         """
+        if bitmaps.find(node, name) is not None:
+            return
         try:
             self._check_new(node, name, granularity)
         except BlockyardError as error:

@@ -365,7 +365,7 @@ class Qcow2Driver(Qcow2Work):
         encrypt = self.options.encrypt
         if encrypt is None or encrypt.u.key_secret is None:
             return {}
-        return {"encrypt": {"key-secret": encrypt.u.key_secret}}
+        return {"encrypt.key-secret": encrypt.u.key_secret}
 
     def can_compress(self) -> bool:
         """Into its own clusters; an external data file has none of those."""

@@ -87,6 +87,8 @@ class Qcow2Image(Image):
 
         :raises ImageIOError: with QEMU's text, if the table is bad.
         """
+        if self._driver.found.header.has_data_file:
+            return []
         return await self._driver.snapshots()
 
     def bitmaps(self) -> list[StoredBitmap]:

@@ -296,6 +296,7 @@ QCOW2 = DriverType(
     options=BlockdevOptionsQcow2,
     implementation="blockyard_formats_qcow2.driver:Qcow2Driver",
     create_options=BlockdevCreateOptionsQcow2,
+    amend_options=BlockdevAmendOptionsQcow2,
     creation="blockyard_formats_qcow2.creation:QCOW2",
     compresses=True,
     image_info_type=ImageInfoSpecificQCow2,

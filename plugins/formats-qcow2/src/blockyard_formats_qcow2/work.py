@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Qcow2Work"]
 
 _log = logging.getLogger(__name__)
-_EINVAL = 22
+_EINVAL, _ENOTSUP = 22, 95
 _MAX_BACKING_NAME = 1023
 
 
@@ -71,22 +71,20 @@ class Qcow2Work(Driver):
     # -- opening
 
     def check_data_file(self, found: Found) -> None:
-        """Refuse a data file for an image that has none, and what contradicts itself.
+        """Refuse a header that contradicts itself.
 
         :raises InvalidOption: with QEMU's text.
         """
-        if found.header.has_data_file:
-            return
-        if self.options.data_file is not None:
-            raise InvalidOption("'data-file' can only be set for images with an external data file")
-        if found.header.data_file_raw:
+        if found.header.data_file_raw and not found.header.has_data_file:
             raise InvalidOption("data-file-raw requires a data file")
 
     def check_data_node(self, found: Found) -> None:
-        """Refuse an image whose data file nobody has named.
+        """Refuse an image whose data file nobody has named, and one for an image without.
 
         :raises InvalidOption: with QEMU's text.
         """
+        if self.options.data_file is not None and not found.header.has_data_file:
+            raise InvalidOption("'data-file' can only be set for images with an external data file")
         missing = found.header.has_data_file and "data-file" not in self.node.children
         if missing and not self.node.without_contents:
             raise InvalidOption("'data-file' is required for this image")
@@ -102,6 +100,10 @@ class Qcow2Work(Driver):
             return {"driver": "file", "filename": name}
         device = stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode)
         return {"driver": "host_device" if device else "file", "filename": name}
+
+    def reopen_judge(self, options: Any) -> None:
+        """Refuse encryption that the image does not have."""
+        check_encryption(options.encrypt, self.found.header)
 
     def settle_options(self, options: Any, header: Header) -> Found:
         """What new options come to, for an image that is open.
@@ -154,7 +156,12 @@ class Qcow2Work(Driver):
     # -- amending
 
     async def amend_begin(self) -> None:
-        """Have the file to ourselves while key slots change."""
+        """Have the file to ourselves while key slots change.
+
+        :raises BlockyardError: for a node that is read-only, or with QEMU's text.
+        """
+        if self.cipher is not None and self.node.read_only:
+            raise BlockyardError("Block node is read-only")
         self.amending = self.cipher is not None
         try:
             await self.node.refresh_permissions()
@@ -195,7 +202,12 @@ class Qcow2Work(Driver):
     # -- snapshots
 
     async def snapshots(self) -> list[SnapshotInfo]:
-        """The image's internal snapshots."""
+        """The image's internal snapshots.
+
+        :raises ImageIOError: ENOTSUP with an external data file.
+        """
+        if self.found.header.has_data_file:
+            raise from_errno(_ENOTSUP)
         from blockyard_formats_qcow2 import snapshot
 
         return await snapshot.listed(self.image)
