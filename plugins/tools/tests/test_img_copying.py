@@ -2,6 +2,7 @@
 """The commands that move data do what qemu-img's do, and leave what they leave."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -198,6 +199,30 @@ def test_errors_tell_where(tmp_path: Path) -> None:
     outcome = ours(tmp_path, ["compare", "-f", "raw", "-F", "qcow2", source, "a.q"])
     text = f"qemu-img: Error while reading offset 0 of {source}: Input/output error\n"
     assert (outcome.status, outcome.errors) == (4, text)
+
+
+def test_a_pipe_gets_the_error_before_the_warning_of_sizes(tmp_path: Path) -> None:
+    _images(tmp_path)
+    _shell(tmp_path, "qemu-img create -q -f qcow2 tiny.q 0")
+    (tmp_path / "rules").write_text('[inject-error]\nevent = "read_aio"\nerrno = "5"\n')
+    words = ["compare", "blkdebug:rules:a.q", "tiny.q"]
+    programs = [
+        ["qemu-img"],
+        [sys.executable, "-c", "from blockyard_tools.programs import img; img()"],
+    ]
+    outputs = [
+        subprocess.run(
+            [*program, *words],
+            cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).stdout
+        for program in programs
+    ]
+    assert b"size mismatch" in outputs[0]
+    assert outputs[1] == outputs[0]
 
 
 def test_progress_is_told(tmp_path: Path) -> None:

@@ -114,7 +114,9 @@ async def _compare(yard: Yard, line: Line, first: Image, second: Image) -> int:
     except CopyFailed as error:
         if first.length != second.length and error.offset >= min(first.length, second.length):
             tell(_SIZES_DIFFER)
-        raise _unknown(error, line.words) from error
+        told = _unknown(error, line.words)
+        told.flushes = False  # as qemu-img: a pipe gets the error before the warning
+        raise told from error
     finally:
         meter.end()
 

@@ -35,11 +35,11 @@ def work(line: Line, body: Callable[[Yard], Awaitable[int]]) -> int:
     async def inside(yard: Yard) -> int:
         try:
             await add_objects(yard, line.all("object"))
-            return await body(yard)
+            status = await body(yard)
         except BlockyardError as error:
             raise failed(str(error)) from error
-        finally:
-            sys.stdout.flush()
+        sys.stdout.flush()
+        return status
 
     speak_as(PROGRAM)
     return run(inside)
