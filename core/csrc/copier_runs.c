@@ -38,12 +38,14 @@ static bool is_end(const struct by_copier *c, uint64_t at)
     return at >= last->target_offset + last->bytes;
 }
 
+/* Few zeroes are written as data among other data, and alone they are none. */
 static bool is_hole(const struct copy_slot *slot, uint64_t from, uint64_t to)
 {
     const struct by_copier *c = slot->copier;
 
     return to > from
-        && (to - from >= c->sparse || is_end(c, slot->at + to));
+        && (to - from >= c->sparse || to - from == slot->bytes
+            || is_end(c, slot->at + to));
 }
 
 static uint64_t data_end(const struct copy_slot *slot, uint64_t from)

@@ -120,6 +120,26 @@ def test_what_convert_leaves(options: str, tmp_path: Path) -> None:
         assert _map(tmp_path, "ours", "-f", fmt) == _map(tmp_path, "theirs", "-f", fmt)
 
 
+@pytest.mark.parametrize("sparse", ["1k", "4k", "8k", "0"])
+@pytest.mark.parametrize("compress", [[], ["-c"]])
+def test_zeroes_are_holes_where_qemu_leaves_them(
+    sparse: str, compress: list[str], tmp_path: Path
+) -> None:
+    _shell(
+        tmp_path,
+        """
+        qemu-img create -f qcow2 -o cluster_size=1k c.q 1M
+        qemu-io -c "write -P 0 0 64k" -c "write 0 1k" -c "write 8k 1k" -c "write 17k 1k" \
+            -c "write -P 0 65k 1k" -c "write -P 0 80k 2k" -c "write 90k 2560" c.q
+        """,
+    )
+    words = ["-O", "qcow2", "-o", "cluster_size=1k", "-S", sparse, *compress, "c.q"]
+    _shell(tmp_path, f"qemu-img convert {' '.join(words)} theirs")
+    _run(tmp_path, "convert", *words, "ours")
+    _shell(tmp_path, "qemu-img compare ours theirs; qemu-img check ours")
+    assert _map(tmp_path, "ours") == _map(tmp_path, "theirs")
+
+
 @pytest.mark.parametrize("fmt", ["luks", "qcow2"])
 def test_encrypted_images(fmt: str, tmp_path: Path) -> None:
     _images(tmp_path)

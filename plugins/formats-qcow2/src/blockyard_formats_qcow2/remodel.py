@@ -82,7 +82,9 @@ async def remodel(
 
 
 def _understood(image: OpenImage, values: Mapping[str, str]) -> _Wishes:
-    if "backing_file" in values or "backing_fmt" in values:
+    backing = values.get("backing_file"), values.get("backing_fmt")
+    present = image.extensions.backing_file, image.extensions.backing_format
+    if backing not in ((None, None), present):
         raise InvalidOption("Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.")
     encrypt = {k.partition(".")[2]: v for k, v in values.items() if k.startswith("encrypt.")}
     if encrypt and image.header.crypt_method == Crypt.NONE:

@@ -170,15 +170,17 @@ class Conversion:
         cluster = target.limits.cluster_size
         if wish.compress and not cluster:
             raise failed("could not get block driver info")
+        # Each cluster is compressed by itself, if it is not zero.
+        sparse = cluster if wish.compress and wish.sparse else wish.sparse
         copier = Copier(
             self._yard.control,
             target.root,
             await self._ranges(sources, target),
             # One after the other, so that what is told of is in the disk's order.
             parallel=1 if wish.salvage else wish.parallel,
-            chunk=max(_MIN_CHUNK, wish.sparse, cluster) if wish.compress or wish.sparse else 0,
+            chunk=max(_MIN_CHUNK, sparse, cluster) if wish.compress or sparse else 0,
             unit=cluster if wish.compress else 0,
-            sparse=wish.sparse,
+            sparse=sparse,
             rate=wish.rate,
             in_order=wish.in_order,
             offload=wish.offload,
