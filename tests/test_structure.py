@@ -23,7 +23,7 @@ FLOORS = [
     | {"entrypoints", "activation", "trace", "pattern", "standardstreams"},
     {"node", "driver", "loop", "qmp", "sockets", "tenant", "access", "bridge", "inner", "fdset"}
     | {"declaration", "flags", "branches", "identifier", "imagework", "filename", "probe"}
-    | {"breakpoints", "childlist", "filterdriver", "creation", "machinestate"},
+    | {"breakpoints", "repairs", "childlist", "filterdriver", "creation", "machinestate"},
     {"graph", "changes", "root", "carrier", "info", "imagename", "bitmaps", "dirtybitmap"}
     | {"naming", "imageinfo", "snapshots", "corruption", "copying", "runner", "bencher"},
     {"job", "export", "objects", "iothread"},

@@ -13,6 +13,7 @@ log = logging.getLogger("blockyard.anything")
 log.error("%s is lost", "it")
 log.warning("it may be lost")
 log.info("it is there")
+logging.getLogger("blockyard.repairs").warning("Repairing it")
 logging.getLogger("blockyard.changes.closing").warning("the last flush failed")
 """
 
@@ -22,4 +23,6 @@ def test_records_have_the_programs_name_and_the_last_flush_goes_unsaid() -> None
         [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True
     )
     assert done.stdout == ""
-    assert done.stderr == "qemu-img: it is lost\nqemu-img: warning: it may be lost\n"
+    assert done.stderr == (
+        "qemu-img: it is lost\nqemu-img: warning: it may be lost\nRepairing it\n"
+    )

@@ -76,7 +76,9 @@ def _run(
     from blockyard.daemon.lifecycle import OptionError, serve
     from blockyard.daemon.tracing import EventsFileError, Tracing
     from blockyard.errors import BlockyardError
+    from blockyard.repairs import tell_bare
 
+    tell_bare()
     logging.basicConfig(format=f"{program}: %(message)s", level=logging.WARNING)
     if forked:
         from blockyard.chardev.stdio import forbid

@@ -8,7 +8,6 @@ finds them.
 from __future__ import annotations
 
 import abc
-import logging
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import attrs
 from blockyard.driver import Driver
 from blockyard.errors import BlockyardError, ImageIOError, InvalidOption, from_errno
 from blockyard.imagework import CheckResult, Fix, Measure
+from blockyard.repairs import REPAIRS
 from blockyard_formats_qcow2.header import Autoclear
 from blockyard_formats_qcow2.image import aside
 from blockyard_formats_qcow2.native import ffi, lib
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Qcow2Work"]
 
-_log = logging.getLogger(__name__)
 _EINVAL, _ENOTSUP = 22, 95
 _MAX_BACKING_NAME = 1023
 
@@ -122,7 +121,7 @@ class Qcow2Work(Driver):
         from blockyard_formats_qcow2 import check
 
         try:
-            result = await check.run(self.image, Fix.LEAKS | Fix.ERRORS, _log.warning)
+            result = await check.run(self.image, Fix.LEAKS | Fix.ERRORS, REPAIRS.warning)
         except BlockyardError as error:
             number = getattr(error, "errno", None) or 5
             raise from_errno(number, "Could not repair dirty image") from error

@@ -3,6 +3,7 @@
 
 import logging
 
+from blockyard.repairs import tell_bare
 from blockyard_tools.error import report
 
 __all__ = ["speak_as"]
@@ -31,4 +32,5 @@ def speak_as(program: str) -> None:
     Once in a process: before, they would come out bare.
     """
     logging.basicConfig(format="%(message)s", handlers=[_Reports(program)], level=logging.WARNING)
+    tell_bare()
     logging.getLogger(_UNSAID).setLevel(logging.CRITICAL)
