@@ -80,7 +80,11 @@ int q2_l2_make(struct by_qcow2 *q, uint32_t l1_index)
     pthread_mutex_lock(&q->lock);
     q2_cache_forget(&q->l2, new, q->cluster_size);
     pthread_mutex_unlock(&q->lock);
-    result = fill(q, old, new);
+    /* Lazily or not, a table is counted before anything leads to it. */
+    result = q->set.lazy_refcounts ? q2_sync_refcounts(q) : 0;
+    if (result == 0) {
+        result = fill(q, old, new);
+    }
     q2_event(q, BY_DEBUG_L2_ALLOC_WRITE);
     pthread_mutex_lock(&q->lock);
     if (result == 0) {
