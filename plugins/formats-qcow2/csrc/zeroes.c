@@ -102,6 +102,14 @@ static int empty_chore(struct by_qcow2 *q, struct q2_chore *chore)
 
 static int write_instead(struct q2_zeroing *z);
 
+/* Few enough zeroes to be written from here: a compressed cluster has parts
+ * that no entry can make zero, and behind a disk that grows nobody else can
+ * write them. */
+static bool is_short(const struct q2_zeroing *z)
+{
+    return !z->e.discard && z->e.to - z->e.from <= z->q->cluster_size;
+}
+
 static void emptied(struct by_task *task)
 {
     struct q2_zeroing *z = task->owner;
@@ -117,6 +125,9 @@ static void emptied(struct by_task *task)
         } else {
             z->at = z->edge;
         }
+    } else if (result == -ENOTSUP && is_short(z)) {
+        z->edge = z->e.to;
+        result = write_instead(z);
     } else {
         z->at = z->e.to;
     }

@@ -63,3 +63,20 @@ async def test_edges_are_qemus(tmp_path, qemu_img, qemu_io, shape, backed):
     qemu_img("check", ours)
     qemu_img("compare", ours, theirs)
     assert extents(ours, qemu_img) == extents(theirs, qemu_img)
+
+
+@pytest.mark.parametrize("shape", ["cluster_size=16k", "cluster_size=16k,extended_l2=on"])
+async def test_what_a_compressed_last_cluster_has_behind_the_end_reads_as_zeroes_when_it_grows(
+    tmp_path, qemu_img, qemu_io, shape
+):
+    path, end = tmp_path / "a.qcow2", 237 * 512
+    qemu_img("create", "-f", "qcow2", "-o", shape, path, "128k")
+    qemu_io(path, "write -q -c -P 9 0 128k")
+    async with Yard() as yard:
+        options = {"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}}
+        async with await yard.open(options) as image:
+            await image.resize(end)
+            await image.resize(1 << 20)
+            assert await image.read(0, end) == b"\x09" * end
+            assert await image.read(end, (1 << 20) - end) == bytes((1 << 20) - end)
+    qemu_img("check", path)
