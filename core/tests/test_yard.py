@@ -321,3 +321,14 @@ async def test_a_request_that_is_not_waited_for_tells_of_its_end(yard: Yard) -> 
         await done.wait()
         assert sorted(results) == [-errno.EIO, 0]
         assert await image.read(0, 5) == b"hello"
+
+
+@anyio_only
+async def test_counts_stay_what_they_were(yard: Yard) -> None:
+    async with await yard.open(driver="mem", size=65536) as image:
+        await image.write(0, b"x" * 512)
+        counts = yard.graph.carrier.statistics(image.node).op[Op.WRITE]
+        await image.write(0, b"x" * 512)
+        later = [yard.graph.carrier.statistics(image.node) for _ in range(100)]
+        assert (counts.done, counts.bytes) == (1, 512)
+        assert {(each.op[Op.WRITE].done, each.op[Op.WRITE].bytes) for each in later} == {(2, 1024)}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import attrs
@@ -27,11 +27,22 @@ _LENGTH_EVENT = 3
 _THRESHOLD_EVENT = 2
 
 
+class OpCounts(NamedTuple):
+    """``struct by_op_stats``: what one kind of request has come to; times in nanoseconds."""
+
+    done: int
+    failed: int
+    invalid: int
+    bytes: int
+    total_ns: int
+    merged: int
+
+
 @attrs.frozen
 class Statistics:
     """``struct by_stats``; ``op`` is indexed by :class:`~blockyard.request.Op`."""
 
-    op: Sequence[Any]
+    op: Sequence[OpCounts]
     write_highest: int
     last_access_ns: int
     in_flight: int
@@ -139,7 +150,9 @@ class Carrier:
         """What the node has carried since it was opened."""
         raw = self._ffi.new("struct by_stats *")
         self._lib.by_node_get_stats(node.native, raw)
-        return Statistics(raw.op, raw.write_highest, raw.last_access_ns, raw.in_flight)
+        # Copies: the memory ends with this call.
+        op = [OpCounts(*(getattr(each, name) for name in OpCounts._fields)) for each in raw.op]
+        return Statistics(op, raw.write_highest, raw.last_access_ns, raw.in_flight)
 
     def busy(self) -> list[Node]:
         """The nodes with requests in flight, the lowest of each chain.  Any thread."""
