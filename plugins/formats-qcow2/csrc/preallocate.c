@@ -21,10 +21,29 @@ struct prealloc {
     uint64_t backed;            /* guest bytes that a backing node has */
 };
 
+/* Clusters from `at` on that lie in a row where nothing has been used yet: a
+ * new refcount block takes the first one of the range that it counts. */
+static uint64_t in_a_row(const struct by_qcow2 *q, uint64_t at)
+{
+    uint64_t per = 1ull << q->refblock_bits, in = at & (per - 1);
+
+    return in ? per - in : per - 1;
+}
+
+/* What `count` clusters from `at` on take, with the blocks between them. */
+static uint64_t with_blocks(const struct by_qcow2 *q, uint64_t at,
+                            uint64_t count)
+{
+    uint64_t per = 1ull << q->refblock_bits;
+    uint64_t row = at & (per - 1) ? in_a_row(q, at) : 0;
+
+    return count <= row ? count : count + (count - row + per - 2) / (per - 1);
+}
+
 /* Clusters that will read as zeroes. */
 static int provide(struct by_qcow2 *q, struct prealloc *p)
 {
-    uint64_t count = p->wanted, fresh, recycled;
+    uint64_t count = p->wanted, fresh, recycled, row;
     uint64_t most = BATCH_BYTES >> q->cluster_bits;
     int result;
 
@@ -32,6 +51,10 @@ static int provide(struct by_qcow2 *q, struct prealloc *p)
     pthread_mutex_lock(&q->lock);
     fresh = q->fresh;
     pthread_mutex_unlock(&q->lock);
+    if (fresh != UINT64_MAX) {
+        row = in_a_row(q, p->from > fresh ? p->from : fresh);
+        count = count < row ? count : row;
+    }
     do {
         result = q2_alloc_for(q, p->from, count, "data cluster", &p->host);
     } while (result == -ENOSPC && (count /= 2) > 0);
@@ -120,10 +143,10 @@ static int reserve(struct by_qcow2 *q, struct prealloc *p, uint32_t prealloc)
     if (base == UINT64_MAX) {
         return 0; /* no file that grows */
     }
-    bytes = (base + p->wanted) << q->cluster_bits;
-    if (!by_range_ok(base, p->wanted, 1ull << (56 - q->cluster_bits))) {
+    if (!by_range_ok(base, p->wanted, 1ull << (55 - q->cluster_bits))) {
         return -EFBIG;
     }
+    bytes = (base + with_blocks(q, base, p->wanted)) << q->cluster_bits;
     p->from = base;
     if (by_node_length(q->file) > base << q->cluster_bits) {
         result = q2_node_truncate(q->file, base << q->cluster_bits,

@@ -125,6 +125,25 @@ def test_images_are_made_or_refused_alike(options, ours, peer, tmp_path, qemu_im
         assert told[:2] == told[2:]
 
 
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+@pytest.mark.parametrize("cluster_size", [512, 4096, 65536])
+def test_preallocated_images_are_as_long_as_qemus(
+    cluster_size, mode, ours, peer, tmp_path, qemu_io
+):
+    lengths = []
+    for daemon, name in ((peer, "theirs"), (ours, "ours")):
+        path = tmp_path / name
+        options = {"size": 2048000, "cluster_size": cluster_size, "preallocation": mode}
+        assert created(daemon, path, **options) is None
+        lengths.append(path.stat().st_size)
+        before = path.stat().st_blocks
+        qemu_io(path, "write -q 0 2048000")
+        assert path.stat().st_size == lengths[-1]
+        # Some blocks of the file more or less are its file system's affair.
+        assert mode == "metadata" or path.stat().st_blocks < before * 1.1
+    assert lengths[0] == lengths[1]
+
+
 @pytest.mark.parametrize(
     "backing",
     [
