@@ -84,7 +84,7 @@ static int write_out(struct q2_change *c)
         result = gather(c);
     }
     if (result == 0) {
-        by_debug_event(q->data, BY_DEBUG_WRITE_AIO);
+        by_debug_event(q->file, BY_DEBUG_WRITE_AIO);
         if (c->head || c->tail) {
             q2_event(q, BY_DEBUG_COW_WRITE);
         }

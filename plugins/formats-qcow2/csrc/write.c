@@ -70,7 +70,7 @@ static int forward(struct by_qcow2 *q, struct by_request *req, uint64_t host,
     f->q = q;
     f->epoch = epoch;
     req->offset = host;
-    by_debug_event(q->data, BY_DEBUG_WRITE_AIO);
+    by_debug_event(q->file, BY_DEBUG_WRITE_AIO);
     result = q2_api->submit(q->data, req);
     if (result != BY_PENDING) {
         q2_leave(q, epoch);
@@ -182,7 +182,7 @@ static int start(struct q2_write_part *part, uint64_t bytes)
     }
     q2_sub_request(&part->req, w->req, BY_OP_WRITE, part->host, w->skip,
                    bytes, request_done, part);
-    by_debug_event(q->data, BY_DEBUG_WRITE_AIO);
+    by_debug_event(q->file, BY_DEBUG_WRITE_AIO);
     return q->crypto ? q2_write_encrypted(q, w->at, &part->req)
                      : q2_api->submit(q->data, &part->req);
 }
