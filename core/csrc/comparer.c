@@ -242,7 +242,8 @@ static void prepare(struct by_comparer *c, const struct by_compare_params *p)
     c->loop = by_root_node(p->roots[0])->home;
     c->strict = p->strict;
     c->tag = p->tag;
-    c->chunk = chunk < COMPARE_SECTOR ? COMPARE_SECTOR : chunk / COMPARE_SECTOR * COMPARE_SECTOR;
+    c->chunk = chunk < COMPARE_SECTOR
+        ? COMPARE_SECTOR : chunk / COMPARE_SECTOR * COMPARE_SECTOR;
     by_kick_init(&c->kick, c->loop, kicked, c);
     for (int i = 0; i < 2; i++) {
         c->roots[i] = p->roots[i];

@@ -8,6 +8,7 @@ installed distribution (packaging.python.org, "Entry points specification" and
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,12 +16,11 @@ from typing import Any
 import attrs
 
 from blockyard.errors import UnknownPlugin
-from blockyard.pattern import Pattern
 
 __all__ = ["EntryPoint", "distribution_version", "installed", "load_object"]
 
 _INFO = (".dist-info", ".egg-info")
-_LINE = Pattern(r"\s*(?P<name>[^=#;\s][^=]*?)\s*=\s*(?P<value>[\w.]+(?::[\w.]+)?)")
+_LINE = re.compile(r"\s*(?P<name>[^=#;\s][^=]*?)\s*=\s*(?P<value>[\w.]+(?::[\w.]+)?)")
 
 
 @attrs.frozen

@@ -57,11 +57,6 @@ def visit(annotation: Any, value: Any, *, name: str | None = None, older: bool =
         return structure(annotation, check(annotation, value, name=name, older=older))
 
 
-def structure(annotation: Any, checked: Any) -> Any:
-    """The object that data which a visitor has passed describes."""
-    return _build(annotation, checked)
-
-
 @contextmanager
 def bounded() -> Iterator[None]:
     """Within it, a value that is nested deeper than Python's stack is refused in words.
@@ -100,8 +95,8 @@ def _dump_object(value: Any) -> dict[str, Any]:
     return found
 
 
-def _build(annotation: Any, value: Any) -> Any:
-    """The object of the type that ``value`` describes.
+def structure(annotation: Any, value: Any) -> Any:
+    """The object that data which a visitor has passed describes.
 
     Ours are built here.  cattrs' hooks for classes are programs that it writes and compiles
     for each one, which takes longer than building the few objects of a command line or of a
@@ -111,7 +106,7 @@ def _build(annotation: Any, value: Any) -> Any:
     if isinstance(shape, ObjectShape):
         return _build_object(shape, value)
     if isinstance(shape, AlternateShape):
-        return _build(shape.type_by_json[json_type(value)], value)
+        return structure(shape.type_by_json[json_type(value)], value)
     if isinstance(shape, EnumShape) and shape.cls is not None:
         return shape.cls(value)
     return value if _is_plain(shape) else _converter().structure(value, annotation)
@@ -128,7 +123,7 @@ def _build_object(shape: ObjectShape, value: Any) -> Any:
 
 
 def _build_member(member: MemberShape, value: Any) -> Any:
-    return value if _is_plain(member.shape) else _build(member.annotation, value)
+    return value if _is_plain(member.shape) else structure(member.annotation, value)
 
 
 def _is_plain(shape: Shape) -> bool:
@@ -144,7 +139,7 @@ def _converter() -> cattrs.Converter:
 
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook(Null, lambda value, _: NULL)
-    converter.register_structure_hook_func(_is_ours, lambda value, tp: _build(tp, value))
+    converter.register_structure_hook_func(_is_ours, lambda value, tp: structure(tp, value))
     return converter
 
 

@@ -59,8 +59,6 @@ def _status_of(program: str, main: Callable[[Sequence[str]], int]) -> int:
         return main(sys.argv[1:])
     except ProgramError as error:
         return error.report()
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
     except OSError as error:
@@ -73,5 +71,6 @@ def _unwritable(program: str, error: OSError) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return _PIPE_CLOSED
-    print(f"{program}: {error.strerror or error}", file=sys.stderr, flush=True)
+    where = f"{error.filename}: " if error.filename else ""
+    print(f"{program}: {where}{error.strerror or error}", file=sys.stderr, flush=True)
     return _FAILED

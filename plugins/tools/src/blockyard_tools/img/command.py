@@ -93,9 +93,9 @@ class Command:
 
 
 def _wrapped(text: str) -> list[str]:
-    indent = " " * 5
     import textwrap
 
+    indent = " " * 5
     return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 

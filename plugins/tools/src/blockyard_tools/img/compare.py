@@ -105,7 +105,8 @@ async def _compare(yard: Yard, line: Line, first: Image, second: Image) -> int:
         comparer = Comparer(
             yard.control,
             (first.root, second.root),
-            helper=yard.loops.add("compare", LoopParams(poll_max_ns=0)),
+            # A name that no --object can have.
+            helper=yard.loops.add("#compare", LoopParams(poll_max_ns=0)),
             strict=line.has("strict"),
         )
         async with shown(meter, comparer):
