@@ -14,7 +14,7 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from blockyard.changes import activity, childlist, closing, drain, moving, opening, reopen, replace
+from blockyard.changes import activity, closing, drain, moving, opening, reopen, replace
 from blockyard.changes.deleting import check_deletable
 from blockyard.changes.refresh import ask, refresh
 from blockyard.changes.topology import roots_of
@@ -263,11 +263,15 @@ class Graph:
 
     async def add_child(self, parent: Node, node: Node) -> None:
         """Make a node that nobody uses the last child in the parent's list of children."""
+        from blockyard.changes import childlist
+
         async with self.writer:
             await childlist.add_child(self, parent, node)
 
     async def remove_child(self, parent: Node, name: str) -> None:
         """Take a child from the parent's list of children."""
+        from blockyard.changes import childlist
+
         async with self.writer:
             await childlist.remove_child(self, parent, name)
 

@@ -136,12 +136,14 @@ class QuorumDriver(Driver):
         if kind == lib.BY_QUORUM_FAILURE:
             self._emit(QuorumFailure, reference=self.node.name, first=first, sectors=sectors)
             return
-        child = list(self.node.children.values())[event.kind >> _KIND_BITS]
+        children, index = list(self.node.children.values()), event.kind >> _KIND_BITS
+        if index >= len(children):
+            return  # it has left since
         self._emit(
             QuorumReportBad,
             type=_TYPES[kind],
             error=os.strerror(-event.result) if event.result else None,
-            node_name=child.node.name,
+            node_name=children[index].node.name,
             first=first,
             sectors=sectors,
         )
