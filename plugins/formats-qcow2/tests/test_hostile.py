@@ -433,6 +433,27 @@ def test_an_image_as_its_own_data_file(tmp_path, qemu_img, daemon):
         daemon.use(path)
 
 
+def test_what_closing_finds_is_told(tmp_path, image, daemon):
+    """A bitmap that is stored anew frees what it had: here the refcounts themselves."""
+    found = image()
+    found.put(found.get(directory(found)[1]), found.refblock())
+    file = {"driver": "file", "filename": str(found.path)}
+    for number in range(5):  # what is told races with the image's end
+        assert (
+            daemon.ask("blockdev-add", **{"driver": "qcow2", "node-name": f"n{number}"}, file=file)
+            == {}
+        )
+        del daemon.events[:]
+        assert daemon.ask("blockdev-del", **{"node-name": f"n{number}"}) == {}
+        daemon.ask("query-named-block-nodes")
+        told = [each["data"] for each in daemon.events if each["event"] == "BLOCK_IMAGE_CORRUPTED"]
+        assert [each["node-name"] for each in told] == [f"n{number}"]
+        assert "holds metadata" in told[0]["msg"]
+        spoil = damage.Image(found.path)
+        spoil.put(spoil.get(directory(spoil)[1]), spoil.refblock())
+    assert "Traceback" not in (daemon.folder / "log").read_text()
+
+
 @pytest.mark.parametrize(
     ("at", "data"),
     [

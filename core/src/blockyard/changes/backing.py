@@ -40,6 +40,10 @@ Steps: TypeAlias = "AsyncGenerator[Plan | Steps, None]"
 #: Options of a node without a driver that its file inherits.
 _INHERITED = ("read-only", "auto-read-only", "cache", "force-share", "active")
 
+#: How long an image's word on how to open its backing file may keep us, in the options' units:
+#: seconds of trying to connect, and nanoseconds for each request.
+_PATIENCE = {"open-timeout": 10, "latency-ns": 1_000_000_000}
+
 
 async def steps(graph: Graph, plan: Plan) -> Steps:
     """Open the backing file of ``plan.node``; ``plan.children`` gets it.
@@ -63,7 +67,7 @@ async def steps(graph: Graph, plan: Plan) -> Steps:
                 options["file"] = file.node.name
             options["driver"] = await probed(graph, looked_at(graph, options), name)
         check_children(graph.registry, options)
-        below = plan_tree(graph, visited(options, graph.registry), plan, "backing")
+        below = plan_tree(graph, _named_in_image(graph, options), plan, "backing")
         below.node.driver.guarded = guessed
         if file is not None:
             file.node.inherits_from = below.node
@@ -75,6 +79,28 @@ async def steps(graph: Graph, plan: Plan) -> Steps:
     plan.children["backing"] = below
     if node.auto_backing_file == node.backing_file:
         node.auto_backing_file = names_of(below.node, plan.names).filename
+
+
+def _named_in_image(graph: Graph, options: dict[str, Any]) -> Any:
+    """The BlockdevOptions that an image names, so that they make nobody wait for long.
+
+    Where nobody answers, whoever opens the image is kept no longer than by a server that
+    is silent; a monitor waits with them.
+    """
+    found = visited(options, graph.registry)
+    if not any(name.endswith(tuple(_PATIENCE)) for name in flatten(options)):
+        return found
+    from blockyard.schema import dump, visit
+    from blockyard.schema.block import BlockdevOptions
+
+    waiting: list[Any] = [plain := dump(found)]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            each.update({n: min(each[n], most) for n, most in _PATIENCE.items() if n in each})
+        if isinstance(each, dict | list):
+            waiting += each.values() if isinstance(each, dict) else each
+    return visit(BlockdevOptions, plain)
 
 
 def failure(error: BlockyardError) -> BlockyardError:
@@ -104,7 +130,8 @@ def file_plan(graph: Graph, plan: Plan | None, options: dict[str, Any]) -> Plan:
     """
     known = {key: value for key, value in options.items() if key in _INHERITED}
     known |= {"driver": "raw", "file": options["file"]}
-    outside = plan_tree(graph, visited(known, graph.registry), plan, "backing")
+    wanted = visited(known, graph.registry) if plan is None else _named_in_image(graph, known)
+    outside = plan_tree(graph, wanted, plan, "backing")
     file = outside.children["file"]
     assert isinstance(file, Plan)
     return file

@@ -213,6 +213,8 @@ class Qcow2Driver(Qcow2Work):
     # -- while it is open
 
     def _corrupted(self, event: Event) -> None:
+        if self._image is None:  # it came too late to be read
+            return
         text = ffi.new("char[256]")
         lib.by_qcow2_report(self.image.native, text, 256)
         has_offset = bool(event.a & _HAS_OFFSET)
@@ -273,13 +275,16 @@ class Qcow2Driver(Qcow2Work):
         if self._cleaning is not None:
             self._cleaning.cancel()
             self._cleaning = None
+        control = self.node.graph.carrier.control
+        # What the last writes have found is told while its text can be read.
+        control.deliver()
         image, self._image = self._image, None
         if image is not None:
             await image.close()
         if self._cipher is not None:
             self._cipher.close()
             self._cipher = None
-        self.node.graph.carrier.control.release(self._tag)
+        control.release(self._tag)
 
     # -- activity
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -68,11 +70,12 @@ async def _collect(yard: Yard, name: str, how: How, *, chain: bool) -> list[dict
     from blockyard.permission import NONE
 
     found: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    seen: set[str | tuple[int, int]] = set()
     while True:
-        if name in seen:
+        which = _identity(name)
+        if which in seen:
             raise failed(f"Backing file '{name}' creates an infinite loop.")
-        seen.add(name)
+        seen.add(which)
         async with opened(yard, name, how, perm=NONE) as image:
             info = await Images().tree(image.node)
         found.append(info)
@@ -82,6 +85,15 @@ async def _collect(yard: Yard, name: str, how: How, *, chain: bool) -> list[dict
             raise failed(f"Could not determine the backing file's name of '{name}'")
         name = info["full-backing-filename"]
         how = attrs.evolve(how, format=info.get("backing-filename-format"), image_opts=False)
+
+
+def _identity(name: str) -> str | tuple[int, int]:
+    """The file itself where the name is a file's: it may have any number of names."""
+    try:
+        found = os.stat(name)
+    except (OSError, ValueError):
+        return name
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else name
 
 
 def _without_limits(info: dict[str, Any]) -> dict[str, Any]:
