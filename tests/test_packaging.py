@@ -57,6 +57,7 @@ def test_the_plugins_are_found(environment: Path) -> None:
         "qcow2",
         "raw",
         "nbd",
+        "fuse",
         "luks",
         "secret",
         "blklogwrites",

@@ -46,9 +46,11 @@ class Window(Export):
 
 
 class Wide(Window):
-    """One that can be served by several loops."""
+    """One that can be served by several loops, and whose clients see a new length."""
 
-    type = ExportType(name="wide", options=None, implementation="", multithreaded=True)
+    type = ExportType(
+        name="wide", options=None, implementation="", multithreaded=True, shares_resize=True
+    )
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def registry(registry: Registry) -> Registry:
             implementation=export,
             supports_inactive=export.type.supports_inactive,
             multithreaded=export.type.multithreaded,
+            shares_resize=export.type.shares_resize,
             title=export.type.title,
         )
         registry.add("exports", declaration.name, declaration)
@@ -193,6 +196,12 @@ async def test_writers_are_kept_apart_from_resizing(yard: Yard, disk: Any) -> No
         await yard.graph.resize(disk, 4096)
     await yard.exports.close()
     await yard.graph.resize(disk, 4096)
+
+
+async def test_an_export_may_let_others_resize(yard: Yard, disk: Any) -> None:
+    await yard.exports.add(options(type="wide", writable=True))
+    await yard.graph.resize(disk, 4096)
+    assert disk.length == 4096
 
 
 async def test_inactive_nodes_are_woken_or_accepted(yard: Yard, disk: Any) -> None:

@@ -72,6 +72,8 @@ class ExportType:
     supports_inactive: bool = False
     #: Whether ``iothread`` may be a list.
     multithreaded: bool = False
+    #: Whether others may change the node's length, which the export's clients then see.
+    shares_resize: bool = False
     #: What errors call the type.
     title: str = ""
 
@@ -241,10 +243,11 @@ class Exports:
         self, declaration: ExportType, options: Any, node: Node, loops: list[Loop]
     ) -> Export:
         perm = Perm.CONSISTENT_READ | (Perm.WRITE if options.writable else Perm(0))
+        shared = ALL if declaration.shares_resize else ALL & ~Perm.RESIZE
         root = await self._graph.attach_root(
             node,
             perm,
-            ALL & ~Perm.RESIZE,
+            shared,
             movable=not options.fixed_iothread,
             allow_inactive=bool(options.allow_inactive),
         )

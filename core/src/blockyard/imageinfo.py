@@ -18,7 +18,7 @@ from blockyard.snapshots import snapshots_of
 if TYPE_CHECKING:
     from blockyard.node import Node
 
-__all__ = ["Images"]
+__all__ = ["Images", "allocated_size"]
 
 _STORAGE = Role.DATA | Role.METADATA | Role.FILTERED
 _MAX_IOV = 1024
@@ -79,7 +79,7 @@ class Images:
             "virtual-size": node.length,
             "dirty-flag": False,
             "limits": _limits(node),
-            "actual-size": await _allocated_size(node),
+            "actual-size": await allocated_size(node),
             "cluster-size": node.cluster_size or None,
             **_backing(node),
             "snapshots": await _snapshots(node) or None,
@@ -114,8 +114,11 @@ async def _snapshots(node: Node) -> list[Any]:
         return []
 
 
-async def _allocated_size(node: Node) -> int | None:
-    """What the driver says, or else what its storage children say together; iterative."""
+async def allocated_size(node: Node) -> int | None:
+    """Bytes that a node occupies; None: nobody knows.
+
+    It is what the driver says, or else what its storage children say together; iterative.
+    """
     total, known, waiting = 0, False, [node]
     while waiting:
         each = waiting.pop()
