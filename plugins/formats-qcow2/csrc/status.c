@@ -4,6 +4,9 @@
 
 #include "requests.h"
 
+/* L1 entries that one question looks at. */
+enum { MOST_TABLES = 1 << 17 };
+
 struct q2_asking {
     struct by_frame frame;
     struct by_qcow2 *q;
@@ -52,6 +55,30 @@ static void answer(const struct by_qcow2 *q, const struct q2_run *run,
     }
 }
 
+/* Where a whole L2 table is missing, look on for more of them: who walks along
+ * a disk of exabytes must not come by each.  Under lock, and so not for ever. */
+static void look_on(const struct by_qcow2 *q, const struct by_request *req,
+                    struct q2_run *run)
+{
+    const uint64_t per_l1 = 1ull << (q->cluster_bits + q->l2_bits);
+    uint64_t at = req->offset + run->bytes;
+
+    if (run->kind != Q2_KIND_UNALLOCATED || run->has_host) {
+        return;
+    }
+    for (int n = 0; n < MOST_TABLES && run->bytes < req->bytes; n++) {
+        uint64_t left = req->bytes - run->bytes;
+        uint64_t index = at / per_l1;
+
+        if (at % per_l1 || index >= q->l1_size
+            || (q->l1[index] & Q2_OFFSET_MASK)) {
+            return;
+        }
+        run->bytes += left < per_l1 ? left : per_l1;
+        at += per_l1;
+    }
+}
+
 /* 0, -errno, or -EAGAIN: the wait is woken. */
 static int ask(struct by_qcow2 *q, struct by_request *req,
                struct q2_wait *wait)
@@ -61,6 +88,9 @@ static int ask(struct by_qcow2 *q, struct by_request *req,
 
     pthread_mutex_lock(&q->lock);
     result = q2_map(q, req->offset, req->bytes, &run, wait);
+    if (result == 0) {
+        look_on(q, req, &run);
+    }
     pthread_mutex_unlock(&q->lock);
     if (result == 0) {
         answer(q, &run, req);

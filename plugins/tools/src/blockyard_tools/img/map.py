@@ -34,7 +34,6 @@ COMMAND = Command(
     ),
     words=(("FILE", "the image's name, or with --image-opts its options"),),
 )
-_MOST = 1 << 30
 
 
 @attrs.frozen(kw_only=True)
@@ -95,7 +94,7 @@ async def _extents(image: Image, start: int, end: int) -> AsyncIterator[_Extent]
     current: _Extent | None = None
     at = start
     while at < end:
-        status = await image.block_status(at, min(end - at, _MOST))
+        status = await image.block_status(at, end - at)
         found = _extent(at, status, layers)
         at += status.bytes
         if current is not None and found.follows(current):
