@@ -34,10 +34,10 @@ def largest(request, tmp_path, qemu_img, qemu_io):
     qemu_io(path, "write -P 3 0 64k")
     found = damage.Image(path)
     entry = 16 if "extended" in request.param else 8
-    first = found.get(found.l1)
+    entries = found.read(found.l1, 8 * found.get32(36))
     found.put(40, 1 << 30)
     found.put32(36, ENTRIES)
-    found.put(found.l1, first)
+    found.write(found.l1, entries)
     found.put(24, ENTRIES * (found.cluster // entry) * found.cluster)
     os.truncate(path, (1 << 30) + 8 * ENTRIES)
     return found
@@ -52,7 +52,7 @@ def test_a_map_says_where_the_data_are(largest):
     assert done.returncode == 0
     extents = json.loads(done.stdout)
     assert sum(each["length"] for each in extents if each["data"]) == 65536
-    assert len(extents) < 5
+    assert len(extents) < 6
     assert not extents[-1]["data"]
     assert extents[-1]["start"] + extents[-1]["length"] == largest.get(24)
     done = run(SCRIPTS / "blockyard-io", "-r", "-c", "map", largest.path)
