@@ -104,6 +104,9 @@ static void make_write(struct copy_slot *slot)
     if (copier_is(c, BY_COPY_COMPRESSED)) {
         slot->req.flags |= BY_REQ_COMPRESSED;
     }
+    if (copier_is(c, BY_COPY_TARGET_ZERO)) {
+        slot->req.flags |= BY_REQ_FRESH;
+    }
     add_payload(slot, slot->buffer + slot->run);
 }
 

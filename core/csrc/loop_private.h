@@ -16,6 +16,7 @@
 
 #define BY_NEVER UINT64_MAX
 #define BY_CACHE_LINE 64
+#define BY_QUEUES 8
 
 /*
  * by_io.reserved0[0] while the loop holds the io.  The io is its owner's in
@@ -163,6 +164,7 @@ struct by_loop {
     uint32_t work_count;
     uint64_t relief_due;
     void *worker;                        /* that took its last batch */
+    void *queue_workers[BY_QUEUES];      /* and its last of a queue (modulo) */
     struct by_spin spin;
     struct by_slab *slab;
     struct by_buffers *buffers;

@@ -127,7 +127,7 @@ static void make_plan(struct by_inode *inode, int op)
     /* Hints that no driver has to know; FUA is emulated elsewhere. */
     plan->flags = inode->node.ops->flags[op] | BY_REQ_STABLE
         | BY_REQ_REGISTERED | BY_REQ_WRITE_UNCHANGED | BY_REQ_MAY_UNMAP
-        | BY_REQ_NO_FALLBACK;
+        | BY_REQ_NO_FALLBACK | BY_REQ_FRESH;
     if (!(inode->node.ops->serves & BY_OP_BIT(BY_OP_FLUSH))) {
         plan->flags |= BY_REQ_FUA; /* nothing to flush: always stable */
     }

@@ -10,11 +10,12 @@
  *
  * That is wrong for calls that take long, so
  * - a loop's calls are timed, and a batch that would usually take more than
- *   250 us in a row is spread over several workers from the start, unless all
- *   of it would only wait for each other (BY_WORK_TOGETHER);
+ *   250 us in a row is spread over several workers from the start;
  * - a loop with calls outstanding looks every 200 us whether a worker has
  *   been in one call for that long, and gives what waits behind it to others
  *   (by_pool_relieve); results that such a worker still holds are delivered.
+ * Neither is done to calls of the same queue (by_work.queue): on other threads
+ * they would wait for the same lock, and burn the processors' time with it.
  *
  * Threads are started when all are busy, up to a bound, and leave after 10 s
  * without work; the first one stays, and as many as the loops want reserved.
@@ -137,8 +138,7 @@ static struct worker *give(struct works list)
 
 /* Append to the worker that has the loop's previous batch, if it is likely to
  * get there soon. */
-static bool follow(struct by_loop *loop, struct works list, uint64_t usual,
-                   bool together)
+static bool follow(struct by_loop *loop, struct works list, uint64_t usual)
 {
     struct worker *worker = loop->worker;
     uint64_t begun;
@@ -152,8 +152,29 @@ static bool follow(struct by_loop *loop, struct works list, uint64_t usual,
     /* Not begun: it is about to look at its list once more. */
     ok = worker->state == WORKER_BUSY
         && (!begun || begun > loop->now || loop->now - begun < long_call)
-        && (together
+        && (list.head->queue
             || (worker->todo.count + list.count) * usual < long_batch);
+    if (ok) {
+        by_works_append(&worker->todo, list);
+    }
+    pthread_mutex_unlock(&worker->lock);
+    return ok;
+}
+
+/* Append to the worker that has others of the queue, however long it takes. */
+static bool join_queue(struct worker *worker, struct works list)
+{
+    uint32_t queue = list.head->queue;
+    bool ok;
+
+    if (!worker) {
+        return false;
+    }
+    pthread_mutex_lock(&worker->lock);
+    ok = worker->state == WORKER_BUSY
+        && ((atomic_load_explicit(&worker->begun, memory_order_relaxed)
+             && worker->queue == queue)
+            || (worker->todo.count && worker->todo.tail->queue == queue));
     if (ok) {
         by_works_append(&worker->todo, list);
     }
@@ -195,36 +216,63 @@ static struct works take_round(struct by_loop *loop)
     return now;
 }
 
-static bool all_together(struct works list)
+/* Take the calls out that are of the same queue as the first one. */
+static struct works take_alike(struct works *list)
 {
-    struct by_work *work = list.head;
-    uint32_t left = list.count;
+    uint32_t queue = list->head->queue;
+    struct works alike = { NULL, NULL, 0 }, others = { NULL, NULL, 0 };
 
-    while (left && (work->flags & BY_WORK_TOGETHER)) {
-        work = work->next;
-        left--;
+    while (list->count) {
+        struct works one = by_works_cut(list, 1);
+
+        by_works_append(one.head->queue == queue ? &alike : &others, one);
     }
-    return !left;
+    *list = others;
+    return alike;
+}
+
+static void hand_over_queue(struct by_loop *loop, struct works list)
+{
+    void **has = &loop->queue_workers[list.head->queue % BY_QUEUES];
+
+    if (!join_queue(*has, list)) {
+        if (!follow(loop, list, 0)) {
+            loop->worker = give(list);
+        }
+        *has = loop->worker;
+    }
+}
+
+static void hand_over(struct by_loop *loop, struct works list)
+{
+    uint64_t usual = atomic_load_explicit(&loop->work_ns,
+                                         memory_order_relaxed);
+    uint32_t size = batch_size(list.count, usual);
+
+    if (follow(loop, list, usual)) {
+        return;
+    }
+    while (list.count) {
+        loop->worker = give(by_works_cut(&list, size));
+    }
 }
 
 void by_pool_flush(struct by_loop *loop)
 {
     struct works list = take_round(loop);
-    uint64_t usual = atomic_load_explicit(&loop->work_ns,
-                                         memory_order_relaxed);
-    bool together = all_together(list);
-    uint32_t size;
 
     if (!list.count) {
         return;
     }
     loop->relief_due = loop->now + long_call;
-    if (follow(loop, list, usual, together)) {
-        return;
-    }
-    size = together ? list.count : batch_size(list.count, usual);
     while (list.count) {
-        loop->worker = give(by_works_cut(&list, size));
+        struct works alike = take_alike(&list);
+
+        if (alike.head->queue) {
+            hand_over_queue(loop, alike);
+        } else {
+            hand_over(loop, alike);
+        }
     }
 }
 
@@ -251,6 +299,34 @@ struct relief {
     bool held;              /* something waits or is undelivered somewhere */
 };
 
+/* Under the worker's lock: cut out what need not wait for the call in hand. */
+static struct works cut_stuck(struct worker *worker)
+{
+    struct works all = worker->todo, stuck = { NULL, NULL, 0 };
+
+    worker->todo = (struct works){ NULL, NULL, 0 };
+    while (all.count) {
+        struct works one = by_works_cut(&all, 1);
+        bool waits = worker->queue && one.head->queue == worker->queue;
+
+        by_works_append(waits ? &worker->todo : &stuck, one);
+    }
+    return stuck;
+}
+
+/* Under the worker's lock: is there anything that others could do? */
+static bool holds(const struct worker *worker)
+{
+    const struct by_work *work = worker->todo.head;
+    uint32_t left = worker->todo.count;
+
+    while (left && worker->queue && work->queue == worker->queue) {
+        work = work->next;
+        left--;
+    }
+    return left || worker->done.count;
+}
+
 static void inspect(struct worker *worker, uint64_t now,
                     struct relief *relief)
 {
@@ -259,14 +335,13 @@ static void inspect(struct worker *worker, uint64_t now,
 
     pthread_mutex_lock(&worker->lock);
     begun = atomic_load_explicit(&worker->begun, memory_order_relaxed);
-    relief->held |= worker->todo.count || worker->done.count;
+    relief->held |= holds(worker);
     if (worker->state == WORKER_BUSY && begun && begun < now
         && now - begun >= long_call) {
         relief->holders++;
         due = worker->done;
         worker->done = (struct works){ NULL, NULL, 0 };
-        by_works_append(&relief->stuck,
-                        by_works_cut(&worker->todo, UINT32_MAX));
+        by_works_append(&relief->stuck, cut_stuck(worker));
     }
     pthread_mutex_unlock(&worker->lock);
     by_works_deliver(due);

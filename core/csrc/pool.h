@@ -24,6 +24,7 @@ struct worker {
     struct works todo;
     struct works done;          /* newest first, all of one loop */
     _Atomic uint64_t begun;     /* when the call in hand began; 0 = none */
+    uint32_t queue;             /* of that call */
     uint64_t done_since;        /* when the first of done ended */
     struct worker *next_idle;   /* under the pool's lock */
     pthread_t thread;

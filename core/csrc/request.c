@@ -64,7 +64,8 @@ void by_request_init(struct by_request *sub, const struct by_request *of,
         .size = sizeof(*sub),
         .op = op,
         .flags = of->flags & (BY_REQ_WRITE_UNCHANGED | BY_REQ_STABLE
-                              | BY_REQ_REGISTERED | BY_REQ_COMPRESSED),
+                              | BY_REQ_REGISTERED | BY_REQ_COMPRESSED
+                              | BY_REQ_FRESH),
         .offset = offset,
         .bytes = bytes,
         .loop = of->loop,

@@ -86,7 +86,7 @@ static int to_pool(struct by_loop *loop, struct by_io *io)
     work->run = run_file;
     work->done = file_done;
     work->owner = io;
-    work->flags = 0;
+    work->queue = 0;
     by_pool_submit(loop, work);
     return BY_TRY_POOLED;
 }

@@ -159,6 +159,7 @@ static struct by_work *turn(struct worker *worker, struct by_work *last,
     }
     if (worker->todo.count) {
         next = by_works_cut(&worker->todo, 1).head;
+        worker->queue = next->queue;
     }
     due = take_done(worker, !next, now);
     atomic_store_explicit(&worker->begun, next ? now : 0,

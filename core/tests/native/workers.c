@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * workers.c - the pool: results, order within a batch of short calls, calls
- * that block do not hold others up, several loops at once.
+ * that block do not hold others up, queues, several loops at once.
  */
 #include "check.h"
 
@@ -195,6 +195,51 @@ static void test_limit(int64_t limit)
     CHECK(atomic_load(&most) > 1 || limit == 1);
 }
 
+/* Calls of a queue run one at a time and in order, however long they take,
+ * and those behind them that are of none do not wait for them. */
+enum { QUEUE = 7, LONG_US = 2000 };
+
+static _Atomic int queued_done, overtook;
+
+static int queued_call(struct by_work *work)
+{
+    CHECK_EQ(atomic_fetch_add(&running, 1), 0);
+    CHECK_EQ(atomic_load(&queued_done) * 2, (int)(work - works));
+    usleep(LONG_US);
+    atomic_fetch_add(&queued_done, 1);
+    atomic_fetch_sub(&running, 1);
+    return 0;
+}
+
+static int free_call(struct by_work *work)
+{
+    if (work - works > 2 * atomic_load(&queued_done) + 2) {
+        atomic_fetch_add(&overtook, 1);
+    }
+    return 0;
+}
+
+static void start_queued(struct by_loop *on)
+{
+    left = WORKS;
+    for (int i = 0; i < WORKS; i++) {
+        works[i].run = i % 2 ? free_call : queued_call;
+        works[i].done = sleeping_done;
+        works[i].queue = i % 2 ? 0 : QUEUE;
+        by_pool_submit(on, &works[i]);
+    }
+}
+
+static void test_queue(void)
+{
+    CHECK_EQ(check_on(loop, start_queued), 0);
+    CHECK_EQ(atomic_load(&queued_done), WORKS / 2);
+    CHECK(atomic_load(&overtook) > 0);
+    for (int i = 0; i < WORKS; i++) {
+        works[i].queue = 0;
+    }
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -202,6 +247,7 @@ int main(int argc, char **argv)
     test_blocking(1);
     test_blocking(8);
     test_blocking(WORKS);
+    test_queue();
     check_destroy(loop);
     loop = check_loop();   /* forgets how long calls took */
     rounds = 1;

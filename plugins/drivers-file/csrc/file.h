@@ -15,6 +15,7 @@
 
 #define BY_FILE_SMALL (64 * 1024)   /* buffered writes up to here: the pool */
 #define BY_FILE_LONG (4 << 20)      /* buffered reads above this: the pool */
+#define BY_FILE_ROOM (256 * 1024)   /* fresh writes from here on: room first */
 #define BY_FILE_IOV 4
 #define BY_FILE_SECTOR 512
 
@@ -49,6 +50,7 @@ struct by_file {
     int fd;
     int aio;
     bool regular, direct;
+    bool makes_room;                /* the file system gains by it, see rw.c */
     uint32_t alignment;
     uint32_t max_batch;             /* 0: none; only with BY_FILE_RING */
 
@@ -59,7 +61,7 @@ struct by_file {
     bool dirty;                     /* written since the last one */
     uint32_t syncs;                 /* fdatasyncs under way */
     uint64_t generation;            /* of holes: moves when some may appear */
-    bool no_zero_range, no_punch, no_fallocate, no_zeroout;
+    bool no_zero_range, no_punch, no_fallocate, no_zeroout, no_room;
     int truncate_step;
     struct by_file_stats stats;
 };
@@ -90,10 +92,10 @@ void by_file_op_end(struct by_file_op *op, int result);
 /* `bytes` of the payload have been moved. */
 void by_file_op_advance(struct by_file_op *op, uint64_t bytes);
 void by_file_op_zero_rest(struct by_file_op *op);
-/* Run on the pool; done is by_file_op_end or the caller's own; flags are
- * BY_WORK_*. */
+/* Run on the pool; done is by_file_op_end or the caller's own; queue is
+ * by_work's. */
 void by_file_op_work(struct by_file_op *op, int (*run)(struct by_work *),
-                     void (*done)(struct by_work *, int), uint32_t flags);
+                     void (*done)(struct by_work *, int), uint32_t queue);
 /* Null when memory is out. */
 struct by_file_lane *by_file_lane_of(struct by_file *file,
                                      struct by_loop *loop);

@@ -91,13 +91,13 @@ void by_file_op_zero_rest(struct by_file_op *op)
 }
 
 void by_file_op_work(struct by_file_op *op, int (*run)(struct by_work *),
-                     void (*done)(struct by_work *, int), uint32_t flags)
+                     void (*done)(struct by_work *, int), uint32_t queue)
 {
     memset(&op->as.work, 0, sizeof(op->as.work));
     op->as.work.run = run;
     op->as.work.done = done;
     op->as.work.owner = op;
-    op->as.work.flags = flags;
+    op->as.work.queue = queue;
     by_file_api->pool_submit(op->req->loop, &op->as.work);
 }
 

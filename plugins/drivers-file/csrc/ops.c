@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ops.c - the operations tables, and what Python makes and frees. */
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/vfs.h>
 
 #include "file.h"
 
@@ -78,6 +80,14 @@ int by_file_init(uintptr_t api)
     return 0;
 }
 
+/* ext4 reserves a block at a time for what is written into a hole. */
+static bool gains_by_room(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) == 0 && fs.f_type == EXT4_SUPER_MAGIC;
+}
+
 void by_file_change(struct by_file *file,
                     const struct by_file_settings *settings)
 {
@@ -85,6 +95,7 @@ void by_file_change(struct by_file *file,
     file->aio = settings->aio;
     file->regular = settings->regular;
     file->direct = settings->direct;
+    file->makes_room = gains_by_room(settings->fd);
     file->alignment = settings->alignment ? settings->alignment : 1;
     file->max_batch = settings->aio == BY_FILE_RING ? settings->max_batch : 0;
     __atomic_store_n(&file->poisoned, 0, __ATOMIC_SEQ_CST);

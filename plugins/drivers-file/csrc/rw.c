@@ -10,11 +10,15 @@
  * slower, because the loop and the writer then wait for each other.)  Long
  * buffered reads go there too: the ring copies them out of the page cache on
  * the loop's own thread, and whoever else the loop serves waits meanwhile.
+ * And so do long buffered writes where nothing lies as yet, if the file system
+ * is one that reserves room for a page after the other: room that is made in
+ * one step before them costs a third of the write less.
  *
  * A read behind the end of the file is zeroes.  Short results are continued.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/uio.h>
 
@@ -88,10 +92,30 @@ static int read_now(struct by_work *work)
     return 0;
 }
 
+static bool needs_room(const struct by_file *file,
+                       const struct by_request *req)
+{
+    return (req->flags & BY_REQ_FRESH) && req->bytes >= BY_FILE_ROOM
+        && file->makes_room && !file->direct
+        && !__atomic_load_n(&file->no_room, __ATOMIC_RELAXED);
+}
+
+/* Whether there is no room is the write's to say. */
+static void make_room(struct by_file *file, const struct by_request *req)
+{
+    if (fallocate(file->fd, FALLOC_FL_KEEP_SIZE, req->offset, req->bytes)
+        && by_file_unsupported(-errno) == -ENOTSUP) {
+        __atomic_store_n(&file->no_room, true, __ATOMIC_RELAXED);
+    }
+}
+
 static int write_now(struct by_work *work)
 {
     struct by_file_op *op = work->owner;
 
+    if (needs_room(op->file, op->req)) {
+        make_room(op->file, op->req);
+    }
     while (op->left) {
         ssize_t n = pwritev2(op->file->fd, op->iov, op->niov, position(op),
                              write_flags(op));
@@ -120,14 +144,19 @@ static void write_now_done(struct by_work *work, int result)
     written(work->owner, result);
 }
 
+/* Buffered writes to one regular file take turns at its inode's lock. */
+static uint32_t queue_of(const struct by_file *file)
+{
+    return file->regular && !file->direct ? (uint32_t)file->fd + 1 : 0;
+}
+
 static void to_pool(struct by_file_op *op)
 {
     if (op->req->op == BY_OP_READ) {
         by_file_op_work(op, read_now, read_now_done, 0);
     } else {
-        /* Buffered writes to one file take turns at its inode's lock. */
         by_file_op_work(op, write_now, write_now_done,
-                        op->file->direct ? 0 : BY_WORK_TOGETHER);
+                        queue_of(op->file));
     }
 }
 
@@ -214,8 +243,9 @@ static bool goes_to_pool(const struct by_file *file,
     if (file->direct || file->aio != BY_FILE_AUTO) {
         return false;
     }
-    return req->op == BY_OP_WRITE ? req->bytes <= BY_FILE_SMALL
-                                  : req->bytes > BY_FILE_LONG;
+    return req->op == BY_OP_WRITE
+        ? req->bytes <= BY_FILE_SMALL || needs_room(file, req)
+        : req->bytes > BY_FILE_LONG;
 }
 
 int by_file_rw(struct by_node *node, struct by_request *req)

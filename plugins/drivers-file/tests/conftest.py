@@ -141,6 +141,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def small_ext4(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 file system of 16 MiB: less fits into it."""
+    folder = tmp_path / "ext4"
+    folder.mkdir()
+    with (tmp_path / "ext4.img").open("wb") as file:
+        file.truncate(16 << 20)
+    root_command("mkfs.ext4", "-q", str(tmp_path / "ext4.img"))
+    root_command("mount", "-o", "loop", str(tmp_path / "ext4.img"), str(folder))
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+@pytest.fixture
 def loop_device() -> Iterator[Callable[[Path], str]]:
     """``loop_device(file)``: a block device on a file."""
     made: list[str] = []

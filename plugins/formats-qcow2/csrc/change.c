@@ -80,6 +80,9 @@ static int write_out(struct q2_change *c)
     q2_sub_request(&c->write, c->of, BY_OP_WRITE, c->host + (guest - first),
                    c->skip, c->head + c->bytes + c->tail, write_done, c);
     c->write.flags &= ~BY_REQ_WRITE_UNCHANGED;
+    if (!c->reuse) {
+        c->write.flags |= BY_REQ_FRESH;
+    }
     if (result == 0 && (c->head || c->tail)) {
         result = gather(c);
     }
