@@ -22,9 +22,9 @@ COMMAND = Command(
     name="bitmap",
     summary="Perform modifications of the persistent bitmap in the image",
     usage="[-f FMT | --image-opts]\n"
-    "( --add [-g SIZE] | --remove | --clear | --enable |\n"
+    "( --add [-g SIZE] | --remove | --remove-all | --clear | --enable |\n"
     "  --disable | --merge SOURCE [-b SRC_FILE [-F SRC_FMT]] )..\n"
-    "[--object OBJDEF] FILE BITMAP",
+    "[--object OBJDEF] FILE [BITMAP]",
     options=(
         *common("format", "image-opts"),
         Opt("add", "make the bitmap, which records writes from then on"),
@@ -34,6 +34,7 @@ COMMAND = Command(
             "SIZE",
         ),
         Opt("remove", "end the bitmap"),
+        Opt("remove-all", "end all bitmaps that the image has; alone, it takes no BITMAP"),
         Opt("clear", "forget what the bitmap has recorded"),
         Opt("enable", "let the bitmap record writes"),
         Opt("disable", "let the bitmap record no more writes"),
@@ -48,6 +49,7 @@ COMMAND = Command(
     ),
 )
 _ACTIONS = ("add", "remove", "clear", "enable", "disable", "merge")
+_REMOVE_ALL = "remove-all"
 
 
 def main(line: Line) -> int:
@@ -58,7 +60,7 @@ def main(line: Line) -> int:
     granularity = line.last("granularity")
     size = None if granularity is None else size_of("granularity", granularity)
     _check(line)
-    name, bitmap = line.words
+    name, bitmap = (*line.words, "")[:2]
     how = how_of(COMMAND, line, writable=True)
 
     async def body(yard: Yard) -> int:
@@ -72,18 +74,25 @@ def main(line: Line) -> int:
                 if each.name in _ACTIONS:
                     names = (bitmap, each.argument or "")
                     await _act(yard, each.name, image.node, names, source.node, size)
+                elif each.name == _REMOVE_ALL:
+                    for one in list(image.node.bitmaps):
+                        await _act(yard, "remove", image.node, (one, ""), source.node, size)
         return 0
 
     return work(line, body)
 
 
 def _check(line: Line) -> None:
-    if not any(each.name in _ACTIONS for each in line):
+    named = any(each.name in _ACTIONS for each in line)
+    if not named and not line.has(_REMOVE_ALL):
         raise failed(
-            "Need at least one of --add, --remove, --clear, --enable, --disable, or --merge"
+            "Need at least one of --add, --remove, --remove-all, --clear, --enable, --disable, "
+            "or --merge"
         )
-    if len(line.words) != 2:
+    if named and len(line.words) != 2:
         raise failed("Expecting filename and bitmap name")
+    if not named and len(line.words) != 1:
+        raise failed("Expecting filename")
     if line.has("granularity") and not line.has("add"):
         raise failed("granularity only supported with --add")
     if line.has("source-format") and not line.has("source-file"):

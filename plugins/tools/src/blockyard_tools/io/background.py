@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``aio_read``, ``aio_write`` and ``aio_flush``: requests that run beside the commands.
+"""``aio_read`` and its like: requests that run beside the commands.
 
 Each is on its way when its command ends.  What there is to tell of it is printed when
 it has ended, and no command fails by it.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from blockyard_tools.io.output import Output
     from blockyard_tools.io.session import Session
 
-__all__ = ["Background", "aio_flush", "aio_read", "aio_write"]
+__all__ = ["Background", "aio_discard", "aio_flush", "aio_read", "aio_write"]
 
 
 class Background:
@@ -154,6 +154,26 @@ def _write_ended(output: Output, report: Report, count: int, result: int) -> Non
     report.stop()
     if result < 0:
         output.line(f"aio_write failed: {os.strerror(-result)}")
+        return
+    report.tell(output, count, count)
+
+
+async def aio_discard(session: Session, arguments: list[str]) -> bool:
+    """Begin to give a range up."""
+    words = Words(arguments, "Cq")
+    letters = {letter for letter, _ in words}
+    offset_text, count_text = words.expect(2)
+    offset, count = number(offset_text), number(count_text)
+    report = Report("discarded ", offset, quiet="q" in letters, machine="C" in letters)
+    ended = partial(_discard_ended, session.output, report, count)
+    _start(session, ended, Op.DISCARD, offset, count)
+    return True
+
+
+def _discard_ended(output: Output, report: Report, count: int, result: int) -> None:
+    report.stop()
+    if result < 0:
+        output.line(f"aio_discard failed: {os.strerror(-result)}")
         return
     report.tell(output, count, count)
 

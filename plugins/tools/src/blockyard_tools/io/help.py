@@ -84,6 +84,14 @@ _AIO_WRITE = f"""
 {_AIO}{_C}{_F}{_I}{_P_WRITE}{_Q}{_R}{_U} -z, -- write zeroes, without a payload
 """
 
+_AIO_DISCARD = f"""
+ begins to give one range of the image up
+
+ Example:
+ 'aio_discard 512 1k' - gives up 1 kilobyte that begins at byte 512
+
+{_AIO}{_C}{_Q}"""
+
 _DISCARD = f"""
  gives one range of the image up
 
@@ -129,6 +137,7 @@ _SIGRAISE = """
 """
 
 _LONG = {
+    "aio_discard": _AIO_DISCARD,
     "aio_read": _AIO_READ,
     "aio_write": _AIO_WRITE,
     "discard": _DISCARD,

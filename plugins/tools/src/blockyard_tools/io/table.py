@@ -58,6 +58,9 @@ _M = "blockyard_tools.io."
 COMMANDS = (
     Command("abort", "", 0, 0, "", "simulate a program crash using abort(3)",
             _M + "process", "abort", needs_image=False),
+    Command("aio_discard", "", 2, None, "[-Cq] off len",
+            "asynchronously discards a number of bytes", _M + "background", "aio_discard",
+            changes="write"),
     Command("aio_flush", "", 0, 0, "", "completes all outstanding aio requests",
             _M + "background", "aio_flush"),
     Command("aio_read", "", 2, None, "[-Ciqrv] [-P pattern] off len [len..]",
