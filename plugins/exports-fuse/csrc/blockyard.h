@@ -64,6 +64,7 @@ enum by_op {
 #define BY_REQ_SERIALISING     0x0020u /* nothing overlapping runs beside it */
 #define BY_REQ_REGISTERED      0x0040u /* iov lies in registered memory */
 #define BY_REQ_STABLE          0x0080u /* nobody changes the payload meanwhile */
+#define BY_REQ_FRESH           0x0100u /* a hint: nothing lies there as yet */
 
 /* by_block_status.flags */
 #define BY_STATUS_DATA       0x01u /* the range is backed by data here */
@@ -340,10 +341,6 @@ struct by_poller {
     void *owner;
 };
 
-/* by_work.flags: calls that would only wait for each other (small writes to
- * one file queue at its inode's lock) run one after another on one thread. */
-#define BY_WORK_TOGETHER 0x1u
-
 /* A call that may block or burn: run on a pool thread, done on the loop. */
 struct by_work {
     struct by_work *next;    /* the pool's */
@@ -352,7 +349,9 @@ struct by_work {
     void *owner;
     struct by_loop *loop;    /* the pool's */
     int result;              /* the pool's */
-    uint32_t flags;          /* BY_WORK_* */
+    uint32_t queue;          /* not 0: calls of one queue would only wait for
+                                each other (for an inode's lock, say), so they
+                                run one after another, on one thread */
 };
 
 /* --------------------------------------------------------------- events */
