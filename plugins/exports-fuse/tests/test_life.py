@@ -230,6 +230,20 @@ def daemon(may_mount, tmp_path):
         subprocess.run(["umount", "-l", path], capture_output=True)
 
 
+def test_a_daemon_in_the_background(may_mount, tmp_path, until):
+    image, path, pid = tmp_path / "disk.img", tmp_path / "mnt", tmp_path / "pid"
+    image.write_bytes(b"a" * 4096)
+    path.write_bytes(b"below")
+    words = [DAEMON, "--daemonize", "--pidfile", "pid"]
+    words += ["--blockdev", "file,node-name=disk,filename=disk.img"]
+    words += ["--export", "fuse,id=e,node-name=disk,mountpoint=mnt"]
+    subprocess.run(words, cwd=tmp_path, check=True, timeout=60)
+    assert path.read_bytes() == b"a" * 4096
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+    until(lambda: not pid.exists())
+    assert path.read_bytes() == b"below"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_daemon_that_is_told_to_end_leaves_nothing_mounted(daemon, number):
     process, path = daemon()

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What block-export-add refuses, in the words of a real daemon."""
 
+import errno
+import os
+import shutil
+
 import pytest
 
 from blockyard.errors import BlockyardError
+from blockyard_exports_fuse.native import ffi, lib
 
 
 @pytest.fixture
@@ -131,6 +136,72 @@ class Failing:
     """A native half without memory."""
 
     def by_fuse_create(self, *args):
-        from blockyard_exports_fuse.native import ffi
-
         return ffi.NULL
+
+
+class Unprivileged:
+    """A native half that may not mount."""
+
+    def __init__(self, real):
+        self.real = real
+
+    def by_fuse_mount(self, *args):
+        return -errno.EPERM
+
+    def by_fuse_unmount(self, *args):
+        return -errno.EPERM
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+@pytest.fixture
+def unprivileged(files, monkeypatch):
+    if shutil.which("fusermount3") is None:
+        pytest.skip("fusermount3 is not installed")
+    monkeypatch.setattr("blockyard_exports_fuse.mount.lib", Unprivileged(lib))
+    files.add_disk(b"a" * 65536)
+    return files
+
+
+@pytest.mark.parametrize("allow_other", ["on", "off", "auto"])
+def test_who_may_not_mount_asks_the_helper(unprivileged, allow_other):
+    files = unprivileged
+    path = files.export(writable=True, allow_other=allow_other)
+    [line] = files.mounted(path)
+    assert " - fuse.blockyard blockyard " in line
+    assert ("allow_other" in line) == (allow_other != "off")
+    assert {"nosuid", "nodev"} <= set(line.split(" ")[5].split(","))
+    with path.open("r+b", buffering=0) as file:
+        file.write(b"b" * 4096)
+    fd = os.open(path, os.O_RDONLY)  # which does not keep it
+    assert path.read_bytes() == b"b" * 4096 + b"a" * 61440
+    files.delete()
+    assert not files.mounted(path)
+    assert files.attempt(os.close, fd) == "ENOTCONN"
+
+
+def test_the_helper_mounts_read_only(unprivileged):
+    path = unprivileged.export()
+    assert unprivileged.mounted(path)[0].split(" ")[5].split(",")[0] == "ro"
+    assert path.read_bytes() == b"a" * 65536
+
+
+def test_a_helper_that_refuses_is_quoted(unprivileged, monkeypatch, tmp_path):
+    helper = tmp_path / "fusermount3"
+    helper.write_text("#!/bin/sh\necho 'fusermount3: no such luck' >&2\nexit 1\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = unprivileged.place()
+    with pytest.raises(BlockyardError) as caught:
+        unprivileged.add(path)
+    text = "Failed to mount FUSE session to export: fusermount3: no such luck"
+    assert str(caught.value) == text
+
+
+def test_a_helper_that_is_missing_is_named(unprivileged, monkeypatch):
+    monkeypatch.setattr("blockyard_exports_fuse.mount._HELPER", "fusermount-that-is-not-there")
+    path = unprivileged.place()
+    with pytest.raises(BlockyardError, match="Failed to mount FUSE session to export: .*"):
+        unprivileged.add(path)
+    assert not unprivileged.mounted(path)
