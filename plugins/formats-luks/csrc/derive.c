@@ -14,8 +14,10 @@
 
 #include "luks.h"
 
-/* Rounds between looks at the clock. */
-enum { STRETCH = 4096 };
+enum {
+    STRETCH = 4096,             /* rounds between looks at the clock */
+    MOMENT = 200000000,         /* ns in which a speed shows */
+};
 
 static uint64_t thread_cpu_ns(void)
 {
@@ -25,12 +27,33 @@ static uint64_t thread_cpu_ns(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-static int stopped(const bool *stop, uint64_t began, uint64_t limit)
+/* How much a speed may be mistaken. */
+#define SLACK 1.25
+
+/* What a derivation may burn, and how far it is. */
+struct burning {
+    const bool *stop;
+    uint64_t began, limit;      /* ns; a limit of 0 is none */
+    double done, all;           /* rounds */
+};
+
+/* Whether it is to end now.  What would take clearly more than its limit is known
+ * after a moment: nobody is to wait for the limit to tell him so. */
+static int stopped(const struct burning *b)
 {
-    if (stop && __atomic_load_n(stop, __ATOMIC_RELAXED)) {
+    uint64_t took;
+
+    if (b->stop && __atomic_load_n(b->stop, __ATOMIC_RELAXED)) {
         return -ECANCELED;
     }
-    return limit && thread_cpu_ns() - began > limit ? -ETIMEDOUT : 0;
+    if (!b->limit) {
+        return 0;
+    }
+    took = thread_cpu_ns() - b->began;
+    return took > b->limit
+        || (took > MOMENT
+            && (double)took * b->all > SLACK * (double)b->limit * b->done)
+        ? -ETIMEDOUT : 0;
 }
 
 /* HMAC of a and b, into out. */
@@ -55,8 +78,7 @@ static int mac(gcry_md_hd_t md, const void *a, size_t a_bytes, const void *b,
 /* One block of the output: U1 ^ U2 ^ ... */
 static int block(gcry_md_hd_t md, size_t digest, const void *salt,
                  size_t salt_bytes, uint32_t index, uint64_t rounds,
-                 unsigned char *sum, const bool *stop, uint64_t began,
-                 uint64_t limit)
+                 unsigned char *sum, struct burning *b)
 {
     unsigned char u[BY_LUKS_DIGEST_MAX];
     uint32_t number = htobe32(index);
@@ -65,7 +87,8 @@ static int block(gcry_md_hd_t md, size_t digest, const void *salt,
     memcpy(sum, u, digest);
     for (uint64_t i = 1; i < rounds && result == 0; i++) {
         if (i % STRETCH == 0) {
-            result = stopped(stop, began, limit);
+            b->done += STRETCH;
+            result = stopped(b);
         }
         if (result == 0) {
             result = mac(md, u, digest, NULL, 0, u, digest);
@@ -83,15 +106,18 @@ static int blocks(gcry_md_hd_t md, size_t digest, const void *salt,
                   size_t out_bytes, const bool *stop, uint64_t limit)
 {
     unsigned char sum[BY_LUKS_DIGEST_MAX];
-    uint64_t began = thread_cpu_ns();
-    int result = stopped(stop, began, limit);
+    struct burning b = {
+        .stop = stop, .limit = limit, .began = thread_cpu_ns(),
+        .all = (double)rounds * (double)((out_bytes + digest - 1) / digest),
+    };
+    int result = stopped(&b);
     uint32_t index = 1;
 
     while (out_bytes && result == 0) {
         size_t count = out_bytes < digest ? out_bytes : digest;
 
         result = block(md, digest, salt, salt_bytes, index++, rounds, sum,
-                       stop, began, limit);
+                       &b);
         memcpy(out, sum, count);
         out += count;
         out_bytes -= count;

@@ -155,6 +155,14 @@ def test_a_budget_is_spent_once() -> None:
         derive(QCryptoHashAlgo.SHA256, b"word", b"salt", 100_000, 32, budget)
 
 
+@pytest.mark.parametrize("length", [32, 64])
+def test_what_is_hopeless_is_known_after_a_moment(length: int) -> None:
+    budget = Budget.of_seconds(30)
+    with pytest.raises(BlockyardError, match="^PBKDF iterations 4294967295 take too long$"):
+        derive(QCryptoHashAlgo.SHA256, b"word", b"salt", (1 << 32) - 1, length, budget)
+    assert budget.left > 25_000_000_000
+
+
 def test_rounds_grow_with_the_time_and_shrink_with_the_share() -> None:
     def count(milliseconds: int, share: int = 1) -> int:
         return rounds_for(QCryptoHashAlgo.SHA256, 32, milliseconds, Budget(), share)
