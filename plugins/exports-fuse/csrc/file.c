@@ -3,6 +3,7 @@
  * file.c - an export's memory, and INIT, OPEN and STATFS.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -100,7 +101,8 @@ int fuse_open(struct fuse_request *request, int result)
     };
 
     (void)result;
-    if (!request->queue->export->params.writable) {
+    /* Nothing is written through it, so closing it need not flush. */
+    if ((request->command.flags & O_ACCMODE) == O_RDONLY) {
         out.open_flags |= FOPEN_NOFLUSH;
     }
     return fuse_reply(request, &out, sizeof(out));

@@ -56,6 +56,19 @@ static int parse_setattr(const uint8_t *body, size_t have,
     return in.valid & FATTR_SIZE && in.size > INT64_MAX ? -EFBIG : 0;
 }
 
+static int parse_open(const uint8_t *body, size_t have,
+                      struct fuse_command *out)
+{
+    struct fuse_open_in in;
+
+    if (lacks(have, sizeof(in))) {
+        return -EINVAL;
+    }
+    take(&in, sizeof(in), body, have);
+    out->flags = in.flags;
+    return 0;
+}
+
 static int parse_read(const uint8_t *body, size_t have,
                       struct fuse_command *out)
 {
@@ -125,6 +138,8 @@ static int parse_body(const uint8_t *body, size_t have,
         return parse_init(body, have, out);
     case FUSE_SETATTR:
         return parse_setattr(body, have, out);
+    case FUSE_OPEN:
+        return parse_open(body, have, out);
     case FUSE_READ:
         return parse_read(body, have, out);
     case FUSE_WRITE:

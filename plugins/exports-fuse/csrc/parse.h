@@ -42,7 +42,7 @@ struct fuse_command {
     uint64_t offset;      /* READ, WRITE, FALLOCATE, LSEEK: <= INT64_MAX */
     uint64_t length;      /* READ, WRITE: <= FUSE_MAX_IO; FALLOCATE: > 0, and
                              offset + length <= INT64_MAX */
-    uint32_t flags;       /* FALLOCATE's mode, LSEEK's whence, INIT's flags */
+    uint32_t flags;       /* OPEN's and INIT's, FALLOCATE's mode, LSEEK's whence */
     uint32_t flags2;      /* INIT's */
     uint32_t major, minor, readahead; /* INIT's */
     uint32_t valid;       /* SETATTR's; size in offset <= INT64_MAX */

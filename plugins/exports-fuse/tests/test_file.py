@@ -4,6 +4,7 @@
 import fcntl
 import mmap
 import os
+import select
 import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -274,6 +275,23 @@ def test_a_read_only_node(files):
     files.add_disk(b"a" * 4096, read_only=True)
 
     assert files.export().read_bytes() == b"a" * 4096
+
+
+def test_nobody_waits_for_us_to_poll(disk):
+    """Were it asked by the ring of a loop, that loop could not answer."""
+    [before] = disk.statistics()
+    poll = select.poll()
+    poll.register(disk.fd)
+    assert poll.poll(0) == [(disk.fd, select.POLLIN | select.POLLOUT)]
+    assert disk.statistics()[0].requests == before.requests
+
+
+def test_reading_flushes_nothing(disk):
+    fd = os.open(disk.path, os.O_RDONLY)
+    [before] = disk.statistics()
+    os.close(os.dup(fd))
+    os.close(fd)
+    assert disk.statistics()[0].requests - before.requests <= 1  # RELEASE, some time
 
 
 def test_locks_are_the_kernel_s(disk):

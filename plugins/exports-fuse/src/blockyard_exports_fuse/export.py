@@ -80,6 +80,7 @@ class FuseExport(Export):
             self._create()
             for loop in self.loops:
                 self._add_queue(loop)
+            await anyio.to_thread.run_sync(self._mount.settle)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self.shutdown()

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import select
 import socket
 import stat
 import subprocess
@@ -40,6 +41,25 @@ class Mount:
     allow_other: bool
     #: The file system's number in mount tables, ``"0:41"``; None where there is none to read.
     device: str | None
+
+    def settle(self) -> None:
+        """Let the kernel ask, once and for all, whether the file can be polled; it is served.
+
+        A ring asks that before it reads a file for the first time, and would wait for the
+        answer in a thread that may be the one to give it: when this program itself opens
+        what it shows.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            _log.debug("'%s' cannot be opened: %s", self.path, error)
+            return
+        try:
+            poll = select.poll()
+            poll.register(fd)
+            poll.poll(0)
+        finally:
+            os.close(fd)
 
     def unmount(self) -> None:
         """See that it is not mounted any more, even while it is used.
