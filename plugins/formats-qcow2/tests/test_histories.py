@@ -82,6 +82,7 @@ class Histories(RuleBasedStateMachine):
         if base and shape.may_have_backing:
             below = bytes(os.urandom(SECTOR)) * (min(size, 700))
             self.disk[: len(below)] = below
+        self.below = len(below or b"")
         self.peer.create(shape, len(self.disk), below)
         self.open()
         if shape.shows_noise:
@@ -296,6 +297,8 @@ class Histories(RuleBasedStateMachine):
         if self.kept:
             # An image that has snapshots cannot shrink.
             length = max(length, was)
+        if self.shape.old and was < self.below:
+            length = min(length, was)  # Both refuse to grow it: no entry hides what is below.
         if qemu:
             self.close()
             self.peer.resize(length)
@@ -306,6 +309,10 @@ class Histories(RuleBasedStateMachine):
             self.open()
         if self.dirty is not None:
             self.dirty = {bit for bit in self.dirty if bit * GRANULARITY < length}
+        if qemu and length > was:
+            # It shows again what a cluster has behind the end of a disk that shrank.
+            end = min(length, was + -was % self.image.limits.cluster_size)
+            self.disk[was:end] = self.ask(self.image.read, was, end - was)
         if self.shape.shows_noise and length > was:
             # What was never encrypted reads as noise.
             self.disk[was:] = self.ask(self.image.read, was, length - was)
