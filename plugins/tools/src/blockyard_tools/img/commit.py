@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from blockyard.errors import BlockyardError
+from blockyard.errors import BlockyardError, ImageIOError
 from blockyard_tools.img.command import Command, Opt, common, failed
 from blockyard_tools.img.copying import copied, rate_of
 from blockyard_tools.img.session import how_of, one_file, opened, work
@@ -155,7 +155,7 @@ async def _commit(
     try:
         await copied(copier, meter)
         await target.flush()
-    except CopyFailed as error:
+    except (CopyFailed, ImageIOError) as error:
         raise failed(f"Block job failed: {error}") from error
     if not drop:
         await _empty(yard, source, name)
