@@ -34,20 +34,27 @@ struct q2_change {
     void *owner;
 };
 
+enum q2_stand {
+    Q2_STANDS_NOT,              /* in line */
+    Q2_STANDS_WAITING,          /* for the keeper */
+    Q2_STANDS_PARKED,           /* behind one that waits, or was called */
+    Q2_STANDS_CALLED,           /* tries, or its task is posted */
+};
+#define Q2_ANY UINT64_MAX
+
 /* What a plan that has to wait needs. */
 struct q2_patience {
     struct q2_wait wait;
     struct q2_chore chore;      /* its wait wakes as `wait` does */
+    struct q2_patience *behind;
+    enum q2_stand stands;
+    uint64_t l1_index;          /* of the table that it waits for, or Q2_ANY */
 };
 
 /* change_plan.c, under lock.  The entry of `guest` in a table that may be
  * changed.  0, -EAGAIN: patience is woken, -errno. */
 int q2_change_find(struct by_qcow2 *q, uint64_t guest, struct q2_spot *spot,
                    struct q2_patience *patience);
-/* Under lock.  Have the keeper do this; patience is woken.  -EAGAIN. */
-int q2_leave_to_keeper(struct by_qcow2 *q, struct q2_patience *patience,
-                       int (*run)(struct by_qcow2 *, struct q2_chore *),
-                       uint64_t arg);
 /* Under lock.  Plan a write of [guest, guest + bytes), or of
  * its beginning, whose first byte `run` describes; no change of others touches
  * the range.  0: change->bytes are planned, and q2_change_start is next.
@@ -55,6 +62,23 @@ int q2_leave_to_keeper(struct by_qcow2 *q, struct q2_patience *patience,
 int q2_change_plan(struct by_qcow2 *q, struct q2_change *change,
                    uint64_t guest, uint64_t bytes, const struct q2_run *run,
                    struct q2_patience *patience);
+
+/* line.c, under lock.  May this one take clusters now for entries of that L2
+ * table?  0; -EAGAIN: others came first, and patience is woken. */
+int q2_line_turn(struct by_qcow2 *q, struct q2_patience *patience,
+                 uint64_t l1_index);
+/* Have the keeper do this; patience is woken, and those that come later wait
+ * behind it: all, or those that need this L2 table.  -EAGAIN. */
+int q2_leave_to_keeper(struct by_qcow2 *q, struct q2_patience *patience,
+                       int (*run)(struct by_qcow2 *, struct q2_chore *),
+                       uint64_t arg, uint64_t l1_index);
+/* It tries now, wherever it stands.  If it stands as one that was called behind
+ * that, it did not come to wait for the keeper or the line again. */
+void q2_line_try(struct q2_patience *patience);
+/* One that stands in line has what it came for, or waits for something else:
+ * call those that parked behind it. */
+void q2_line_leave(struct by_qcow2 *q, struct q2_patience *patience);
+
 /* change.c, on the loop.  Write the part of `of`'s payload that begins `skip`
  * bytes into it.  BY_PENDING: `done` will be called; else the result. */
 int q2_change_start(struct q2_change *change, const struct by_request *of,

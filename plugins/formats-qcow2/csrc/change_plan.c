@@ -10,17 +10,6 @@
 
 #include "change.h"
 
-int q2_leave_to_keeper(struct by_qcow2 *q, struct q2_patience *patience,
-                       int (*run)(struct by_qcow2 *, struct q2_chore *),
-                       uint64_t arg)
-{
-    patience->chore.run = run;
-    patience->chore.arg = arg;
-    patience->chore.wait = patience->wait;
-    q2_chore_add(q, &patience->chore);
-    return -EAGAIN;
-}
-
 static bool is_ours(const struct q2_run *run)
 {
     return run->has_host && run->copied;
@@ -55,9 +44,9 @@ static uint64_t count_alike(struct by_qcow2 *q, const struct q2_spot *spot,
  * or new ones.  May lower *count. */
 static int place(struct by_qcow2 *q, struct q2_change *c, uint64_t *count,
                  const struct q2_run *run, bool *fresh,
-                 struct q2_patience *patience)
+                 struct q2_patience *patience, uint64_t l1_index)
 {
-    int result;
+    int result = 0;
 
     *fresh = false;
     if (q->set.data_file) {
@@ -68,9 +57,15 @@ static int place(struct by_qcow2 *q, struct q2_change *c, uint64_t *count,
         c->host = run->host - q2_in_cluster(q, c->guest);
         return q2_overlap_check(q, 0, c->host, *count << q->cluster_bits);
     }
-    result = q2_alloc_try(q, count, &c->host, fresh);
-    if (result == -EAGAIN) {
-        return q2_leave_to_keeper(q, patience, q2_alloc_prepare, *count);
+    if (unlikely(q->line)) {
+        result = q2_line_turn(q, patience, l1_index);
+    }
+    if (likely(result == 0)) {
+        result = q2_alloc_try(q, count, &c->host, fresh);
+        if (unlikely(result == -EAGAIN)) {
+            return q2_leave_to_keeper(q, patience, q2_alloc_prepare, *count,
+                                      Q2_ANY);
+        }
     }
     return result;
 }
@@ -161,12 +156,13 @@ int q2_change_find(struct by_qcow2 *q, uint64_t guest, struct q2_spot *spot,
     int result;
 
     if (unlikely(q->set.lazy_refcounts && !q->dirty_bit)) {
-        return q2_leave_to_keeper(q, patience, q2_mark_dirty_chore, 0);
+        return q2_leave_to_keeper(q, patience, q2_mark_dirty_chore, 0,
+                                  Q2_ANY);
     }
     result = q2_find(q, guest, spot, &patience->wait);
     if (result == -ENOENT || (result == 0 && !spot->own)) {
         return q2_leave_to_keeper(q, patience, q2_l2_make_chore,
-                                  spot->l1_index);
+                                  spot->l1_index, spot->l1_index);
     }
     return result;
 }
@@ -191,7 +187,7 @@ int q2_change_plan(struct by_qcow2 *q, struct q2_change *c, uint64_t guest,
         bytes = run->bytes;
     }
     count = count_alike(q, &spot, guest, bytes, c->reuse, run);
-    result = place(q, c, &count, run, &fresh, patience);
+    result = place(q, c, &count, run, &fresh, patience, spot.l1_index);
     if (result < 0) {
         return result;
     }

@@ -59,6 +59,9 @@ static void leave(struct q2_pack *k)
         q2_alloc_leave(q, &k->alloc);
         k->entered = false;
     }
+    if (k->patience.stands != Q2_STANDS_NOT) {
+        q2_line_leave(q, &k->patience);
+    }
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -150,9 +153,14 @@ static int place(struct q2_pack *k)
     if (q2_entry(q, spot.slice, spot.index) & Q2_COPIED) {
         return -EIO; /* compressed data replace nothing */
     }
+    result = q2_line_turn(q, &k->patience, spot.l1_index);
+    if (result < 0) {
+        return result;
+    }
     result = q2_alloc_bytes(q, k->packed, &k->at);
     if (result == -EAGAIN) {
-        return q2_leave_to_keeper(q, &k->patience, q2_alloc_prepare, 1);
+        return q2_leave_to_keeper(q, &k->patience, q2_alloc_prepare, 1,
+                                  Q2_ANY);
     }
     if (result < 0) {
         return result;
@@ -179,7 +187,11 @@ static int put(struct q2_pack *k)
 
     k->patience.wait.task.run = put_again;
     pthread_mutex_lock(&q->lock);
+    q2_line_try(&k->patience);
     result = place(k);
+    if (k->patience.stands == Q2_STANDS_CALLED) {
+        q2_line_leave(q, &k->patience);
+    }
     pthread_mutex_unlock(&q->lock);
     if (result < 0) {
         return result == -EAGAIN ? BY_PENDING : result;
@@ -242,6 +254,7 @@ static int begin(struct q2_pack *k)
     struct by_qcow2 *q = p->q;
     struct q2_alloc *holder;
 
+    k->patience.stands = Q2_STANDS_NOT;
     k->patience.wait = (struct q2_wait) {
         .loop = p->req->loop, .task = { .run = begin_again, .owner = k },
     };

@@ -80,6 +80,8 @@ struct q2_freed {
     uint64_t epoch;
 };
 
+struct q2_patience;
+
 struct by_qcow2 {
     struct by_qcow2_settings set;   /* as Python gave it */
     uint64_t tag;                   /* of our events */
@@ -116,6 +118,7 @@ struct by_qcow2 {
     struct q2_metamap *map;
     pthread_cond_t loaded;          /* with lock: a slice ended loading */
     struct q2_alloc *allocs;
+    struct q2_patience *line;       /* who waits for clusters, by line.c */
     struct q2_chore room;           /* q2_sync for a full cache; result 1
                                        while it is queued */
     bool syncing;                   /* inside q2_sync: caches may overflow */

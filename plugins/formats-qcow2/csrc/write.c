@@ -194,8 +194,13 @@ static void next_part(struct q2_writing *w)
     int result;
 
     pthread_mutex_lock(&w->q->lock);
+    q2_line_try(&w->patience);
     result = plan(w, part, &bytes);
     w->waiting = result == -EAGAIN;
+    if (unlikely(w->patience.stands == Q2_STANDS_CALLED)
+        && (result < 0 || bytes == w->left || !part->next)) {
+        q2_line_leave(w->q, &w->patience);
+    }
     pthread_mutex_unlock(&w->q->lock);
     if (result < 0) {
         w->result = w->waiting ? 0 : result;
@@ -212,10 +217,22 @@ static void next_part(struct q2_writing *w)
     }
 }
 
+/* The keeper could not help, so that nothing was tried. */
+static void give_up(struct q2_writing *w)
+{
+    pthread_mutex_lock(&w->q->lock);
+    q2_line_leave(w->q, &w->patience);
+    pthread_mutex_unlock(&w->q->lock);
+}
+
 static int advance(struct q2_writing *w)
 {
     while (w->left && w->idle && w->result == 0 && !w->waiting) {
         next_part(w);
+    }
+    /* While it waits, others change where it stands. */
+    if (!w->waiting && unlikely(w->patience.stands != Q2_STANDS_NOT)) {
+        give_up(w);
     }
     return w->running || w->waiting ? BY_PENDING : w->result;
 }
@@ -261,6 +278,7 @@ static int write_in_parts(struct by_qcow2 *q, struct by_request *req)
     w->running = 0;
     w->waiting = false;
     w->result = 0;
+    w->patience.stands = Q2_STANDS_NOT;
     w->patience.wait = (struct q2_wait) {
         .loop = req->loop, .task = { .run = woken, .owner = w },
     };
