@@ -345,20 +345,23 @@ static int supply(struct by_qcow2 *q, uint64_t cluster, uint64_t first,
     return result;
 }
 
-int q2_alloc_prepare(struct by_qcow2 *q, struct q2_chore *chore)
+/* Have what a search needs, up to a free cluster, and what compressed data needs
+ * to go on.  A block that has to be made leaves room for `count` clusters from
+ * there on, so that they are in one piece. */
+static int find_free(struct by_qcow2 *q, uint64_t count, uint64_t *from)
 {
-    uint64_t count = chore->arg > MOST_PREPARED ? MOST_PREPARED : chore->arg;
-    uint64_t from, compressed_at;
+    uint64_t per_block = 1ull << q->refblock_bits;
     struct q2_slice *slice;
+    uint64_t compressed_at;
     int result;
 
     for (;;) {
         if (q2_is_corrupt(q)) {
             return -EIO;
         }
-        from = 0;
+        *from = 0;
         pthread_mutex_lock(&q->lock);
-        result = search(q, &from, &slice);
+        result = search(q, from, &slice);
         if (result == 0) {
             q2_cache_pin(slice); /* the other one would drive it out */
         }
@@ -367,7 +370,8 @@ int q2_alloc_prepare(struct by_qcow2 *q, struct q2_chore *chore)
         if (result == 0) {
             break;
         }
-        result = supply(q, from, 0, 0);
+        result = supply(q, *from, *from,
+                        count < per_block ? count : per_block - 1);
         if (result < 0) {
             return result;
         }
@@ -378,10 +382,26 @@ int q2_alloc_prepare(struct by_qcow2 *q, struct q2_chore *chore)
     pthread_mutex_lock(&q->lock);
     q2_cache_unpin(&q->rb, slice);
     pthread_mutex_unlock(&q->lock);
+    return result;
+}
+
+int q2_alloc_prepare(struct by_qcow2 *q, struct q2_chore *chore)
+{
+    uint64_t count = chore->arg > MOST_PREPARED ? MOST_PREPARED : chore->arg;
+    uint64_t from;
+    int result;
+
+    count = count ? count : 1;
+    result = find_free(q, count, &from);
+    if (result == 0
+        && (from + count) << q->cluster_bits > by_node_length(q->file)
+        && q2_free_instead(q, count << q->cluster_bits)) {
+        result = find_free(q, count, &from);
+    }
     if (result < 0) {
         return result;
     }
-    result = q2_file_reach(q, (from + (count ? count : 1)) << q->cluster_bits);
+    result = q2_file_reach(q, (from + count) << q->cluster_bits);
     if (result == -ENOSPC || result == -EFBIG) { /* fewer will do */
         result = q2_file_reach(q, (from + 1) << q->cluster_bits);
     }

@@ -57,6 +57,7 @@ static void append(struct by_qcow2 *q, const struct q2_freed *entry)
     if (make_room(q)) {
         q->freed[q->nfreed++] = *entry;
         q->freed_bytes += entry->bytes;
+        q->sole_bytes += entry->sole ? entry->bytes : 0;
     }
 }
 
@@ -99,11 +100,12 @@ void q2_free_later(struct by_qcow2 *q, uint32_t count)
     }
 }
 
-void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
-             enum by_qcow2_discard why)
+static void add(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
+                enum by_qcow2_discard why, bool sole)
 {
     const struct q2_freed entry = {
-        .offset = offset, .bytes = bytes, .why = why, .epoch = q->epoch,
+        .offset = offset, .bytes = bytes, .why = why, .sole = sole,
+        .epoch = q->epoch,
     };
     struct q2_freed *last = q->nfreed > q->freed_sealed
         ? &q->freed[q->nfreed - 1] : NULL;
@@ -114,9 +116,10 @@ void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
     }
     q2_event(q, BY_DEBUG_CLUSTER_FREE);
     if (last && last->offset + last->bytes == offset && last->why == why
-        && last->epoch == q->epoch) {
+        && last->sole == sole && last->epoch == q->epoch) {
         last->bytes += bytes;
         q->freed_bytes += bytes;
+        q->sole_bytes += sole ? bytes : 0;
     } else {
         append(q, &entry);
     }
@@ -125,6 +128,12 @@ void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
                  || q->freed_bytes - q->freed_held >= enough)) {
         add_chore(q, sync_chore);
     }
+}
+
+void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
+             enum by_qcow2_discard why)
+{
+    add(q, offset, bytes, why, false);
 }
 
 void q2_free_entry(struct by_qcow2 *q, uint64_t entry,
@@ -149,8 +158,20 @@ void q2_free_entry(struct by_qcow2 *q, uint64_t entry,
         (void)q2_corrupt(q, false, -1, -1,
                          "Cannot free unaligned cluster %#" PRIx64, offset);
     } else if (offset) {
-        q2_free(q, offset, q->cluster_size, why);
+        add(q, offset, q->cluster_size, why, entry & Q2_COPIED);
     }
+}
+
+bool q2_free_instead(struct by_qcow2 *q, uint64_t bytes)
+{
+    uint64_t worth = q2_file_step(q, by_node_length(q->file)) / 8;
+    bool enough;
+
+    worth = worth < bytes ? bytes : worth;
+    pthread_mutex_lock(&q->lock);
+    enough = q->sole_bytes - q->sole_held >= worth;
+    pthread_mutex_unlock(&q->lock);
+    return enough && q2_sync(q) == 0; /* what fails is found by who flushes */
 }
 
 void q2_epoch_advance(struct by_qcow2 *q)
@@ -326,9 +347,10 @@ static struct q2_freed *detach(struct by_qcow2 *q, uint32_t count,
     q->freed_max = room;
     q->nfreed -= count;
     q->freed_sealed = q->freed_stable = 0;
-    q->freed_held = 0;
+    q->freed_held = q->sole_held = 0;
     for (uint32_t i = 0; i < count; i++) {
         q->freed_bytes -= mine[i].bytes;
+        q->sole_bytes -= mine[i].sole ? mine[i].bytes : 0;
     }
     *over = over_below(q);
     pthread_mutex_unlock(&q->lock);
@@ -355,6 +377,7 @@ int q2_free_apply(struct by_qcow2 *q, uint32_t count)
             pthread_mutex_lock(&q->lock);
             append(q, &mine[i]);
             q->freed_held += mine[i].bytes;
+            q->sole_held += mine[i].sole ? mine[i].bytes : 0;
             pthread_mutex_unlock(&q->lock);
         }
     }

@@ -77,6 +77,7 @@ struct q2_freed {
     uint64_t offset;            /* in the file */
     uint64_t bytes;             /* whole clusters */
     uint8_t why;                /* enum by_qcow2_discard */
+    bool sole;                  /* that was the only reference to them */
     uint64_t epoch;
 };
 
@@ -146,6 +147,7 @@ struct by_qcow2 {
     uint32_t freed_stable;          /* entries that may be given back */
     uint32_t freed_enough;          /* entries that could not, and stay */
     uint64_t freed_bytes, freed_held; /* of all, of those that stay */
+    uint64_t sole_bytes, sole_held; /* the same of those that become free */
     struct q2_chore give_back;      /* result 1 while it is queued */
     uint64_t epoch;
     uint64_t running[2];            /* mapped requests, by epoch's parity:
@@ -250,6 +252,8 @@ int q2_space_resize(struct by_qcow2 *q, uint32_t reftable_size);
 void q2_space_freed(struct by_qcow2 *q, uint64_t cluster);
 uint64_t q2_space_next(const struct by_qcow2 *q, uint64_t slice);
 void q2_space_full(struct by_qcow2 *q, uint64_t slice);
+/* How many bytes a file of this length grows by at least. */
+uint64_t q2_file_step(const struct by_qcow2 *q, uint64_t have);
 /* Table work: the file has at least this many bytes (whole clusters), and
  * some more so that this is rare.  -ENOSPC where it cannot grow. */
 int q2_file_reach(struct by_qcow2 *q, uint64_t end);
@@ -289,6 +293,9 @@ void q2_free(struct by_qcow2 *q, uint64_t offset, uint64_t bytes,
 /* Under lock: what an L2 entry refers to. */
 void q2_free_entry(struct by_qcow2 *q, uint64_t entry,
                    enum by_qcow2_discard why);
+/* Table work: rather than have the file grow for this many bytes, have as much
+ * given back, if what was freed is worth it.  True: search again. */
+bool q2_free_instead(struct by_qcow2 *q, uint64_t bytes);
 /* Under lock: a request that uses mapped clusters begins and ends. */
 static inline uint64_t q2_enter(struct by_qcow2 *q)
 {

@@ -132,6 +132,14 @@ static void reached(struct by_qcow2 *q, uint64_t bytes)
     pthread_mutex_unlock(&q->lock);
 }
 
+uint64_t q2_file_step(const struct by_qcow2 *q, uint64_t have)
+{
+    uint64_t step = MIN_STEP_CLUSTERS * q->cluster_size;
+
+    step = step < have / 16 ? have / 16 : step;
+    return step > MAX_STEP ? MAX_STEP : step;
+}
+
 int q2_file_reach(struct by_qcow2 *q, uint64_t end)
 {
     uint64_t have = by_node_length(q->file), step;
@@ -145,10 +153,7 @@ int q2_file_reach(struct by_qcow2 *q, uint64_t end)
     if (end <= have) {
         return 0;
     }
-    step = MIN_STEP_CLUSTERS * q->cluster_size;
-    step = step < have / 16 ? have / 16 : step;
-    step = step > MAX_STEP ? MAX_STEP : step;
-    step = (have + step) & ~(q->cluster_size - 1);
+    step = (have + q2_file_step(q, have)) & ~(q->cluster_size - 1);
     result = q2_node_truncate(q->file, step < end ? end : step,
                               BY_PREALLOC_OFF);
     if (result < 0 && step > end) {
