@@ -215,29 +215,10 @@ int q2_alloc_try(struct by_qcow2 *q, uint64_t *count, uint64_t *offset,
     *offset = cluster << q->cluster_bits;
     if (result == 0) {
         q2_event(q, BY_DEBUG_CLUSTER_ALLOC);
+        q2_event(q, BY_DEBUG_REFBLOCK_LOAD);
         q2_event(q, BY_DEBUG_REFBLOCK_ALLOC);
     }
     return result;
-}
-
-void q2_alloc_undo(struct by_qcow2 *q, uint64_t offset, uint64_t count)
-{
-    for (uint64_t c = q2_cluster(q, offset); count--; c++) {
-        uint64_t at = q2_refcount_slice(q, c);
-        struct q2_slice *slice = at ? q2_cache_find(&q->rb, at) : NULL;
-
-        if (!slice || q2_refcount_read(q, slice->table, within(q, c)) != 1) {
-            q2_free(q, c << q->cluster_bits, q->cluster_size,
-                    BY_QCOW2_DISCARD_NEVER);
-            continue;
-        }
-        q2_refcount_write(q, slice->table, within(q, c), 0);
-        q2_cache_dirty(&q->rb, slice);
-        q2_space_freed(q, c);
-        if (q->compressed_at && q2_cluster(q, q->compressed_at) == c) {
-            q->compressed_at = 0;
-        }
-    }
 }
 
 /* Under lock: the slice that counts this cluster, if it is at hand. */
@@ -454,7 +435,6 @@ int q2_alloc_for(struct by_qcow2 *q, uint64_t from, uint64_t count,
                  const char *what, uint64_t *offset)
 {
     q2_event(q, BY_DEBUG_CLUSTER_ALLOC);
-    q2_event(q, BY_DEBUG_REFBLOCK_ALLOC);
     for (;;) {
         struct q2_slice *slice;
         int result;
@@ -478,6 +458,8 @@ int q2_alloc_for(struct by_qcow2 *q, uint64_t from, uint64_t count,
         result = q2_file_reach(q, (from + count) << q->cluster_bits);
         if (result == 0) {
             *offset = from << q->cluster_bits;
+            q2_event(q, BY_DEBUG_REFBLOCK_LOAD);
+            q2_event(q, BY_DEBUG_REFBLOCK_ALLOC);
             result = claim_run(q, from, count, what, &from);
         }
         if (result <= 0) {

@@ -244,10 +244,13 @@ static void load_done(struct by_request *req, int result)
     load_end(req->owner, result);
 }
 
+/* QEMU tells of refcounts not when it loads but when it changes them. */
 static void announce_load(const struct by_qcow2 *q,
                           const struct q2_cache *cache)
 {
-    q2_event(q, cache == &q->l2 ? BY_DEBUG_L2_LOAD : BY_DEBUG_REFBLOCK_LOAD);
+    if (cache == &q->l2) {
+        q2_event(q, BY_DEBUG_L2_LOAD);
+    }
 }
 
 static void load_start(struct by_task *task)

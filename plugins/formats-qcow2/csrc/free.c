@@ -174,6 +174,28 @@ bool q2_free_instead(struct by_qcow2 *q, uint64_t bytes)
     return enough && q2_sync(q) == 0; /* what fails is found by who flushes */
 }
 
+void q2_alloc_undo(struct by_qcow2 *q, uint64_t offset, uint64_t count)
+{
+    uint64_t per = 1ull << q->rb_slice_bits;
+
+    for (uint64_t c = q2_cluster(q, offset); count--; c++) {
+        uint64_t at = q2_refcount_slice(q, c);
+        struct q2_slice *slice = at ? q2_cache_find(&q->rb, at) : NULL;
+
+        if (!slice || q2_refcount_read(q, slice->table, c & (per - 1)) != 1) {
+            q2_free(q, c << q->cluster_bits, q->cluster_size,
+                    BY_QCOW2_DISCARD_NEVER);
+            continue;
+        }
+        q2_refcount_write(q, slice->table, c & (per - 1), 0);
+        q2_cache_dirty(&q->rb, slice);
+        q2_space_freed(q, c);
+        if (q->compressed_at && q2_cluster(q, q->compressed_at) == c) {
+            q->compressed_at = 0;
+        }
+    }
+}
+
 void q2_epoch_advance(struct by_qcow2 *q)
 {
     if (!__atomic_load_n(&q->running[(q->epoch + 1) & 1], __ATOMIC_ACQUIRE)) {
@@ -276,6 +298,7 @@ static int give_back_run(struct by_qcow2 *q, uint64_t cluster, uint64_t most,
     }
     result = q2_block_check(q, cluster >> q->refblock_bits);
     if (result == 0) {
+        q2_event(q, BY_DEBUG_REFBLOCK_LOAD);
         result = q2_cache_get(q, &q->rb, offset, &run.slice);
     }
     if (result < 0) {

@@ -209,8 +209,10 @@ static int add(struct by_qcow2 *q, uint64_t cluster, uint64_t count,
     for (uint64_t c = cluster; c < end; c = cluster + *done) {
         uint64_t n = (1ull << q->rb_slice_bits) - within(q, c);
         struct q2_slice *slice;
-        int result = get(q, c, &slice);
+        int result;
 
+        q2_event(q, BY_DEBUG_REFBLOCK_LOAD);
+        result = get(q, c, &slice);
         if (result == 1) {
             result = delta < 0 ? -ERANGE
                 : q2_block_make(q, c >> q->refblock_bits, cluster, count);
