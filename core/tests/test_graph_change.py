@@ -76,6 +76,28 @@ async def test_reopen_refuses_what_cannot_change(yard: Yard) -> None:
         await reopen_refused(yard, text, options)
 
 
+async def test_what_a_driver_itself_refuses_is_told_first(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = await add(yard, "mem", "disk", size=4096)
+    await add(yard, "mem", "other")
+    form = await add(yard, "form", "form", file="other", backing="disk")
+
+    def judge(options: Any) -> None:
+        if 3 in (getattr(options, "version", 0), getattr(options, "size", 0)):
+            raise BlockyardError("three is too many")
+
+    monkeypatch.setattr(form.driver, "reopen_judge", judge)
+    monkeypatch.setattr(disk.driver, "reopen_judge", judge)
+    for text, options in [
+        ("three is too many", visited("form", "form", file="other", version=3)),
+        ("backing is missing for 'form'", visited("form", "form", file="other", version=2)),
+        ("three is too many", visited("mem", "disk", size=3)),
+        ("Cannot change the option 'size'", visited("mem", "disk", size=2)),
+    ]:
+        await reopen_refused(yard, text, options)
+
+
 async def test_reopen_refuses_read_only_under_a_writer(yard: Yard) -> None:
     node = await add(yard, "mem", "disk")
     root = await yard.graph.attach_root(node, WRITE)

@@ -10,6 +10,7 @@ import pytest
 
 from blockyard.errors import BlockyardError
 from blockyard.schema import visit
+from blockyard.schema.block import BlockdevOptions
 from blockyard_formats_qcow2.header import Header
 from blockyard_formats_qcow2.options import cache_sizes, overlap_bits, resolve
 from blockyard_formats_qcow2.reading import parse_header
@@ -94,6 +95,36 @@ def test_options_are_refused_as_qemu_does(tmp_path: Path, qemu_img: Any, peer: A
             assert ours == peer.refusal(driver="qcow2", file=file, **options), options
             compared.add(ours)
     assert len(compared) > 12
+
+
+def test_reopening_is_refused_in_qemus_order(
+    tmp_path: Path, qemu_img: Any, peer: Any, place: Any
+) -> None:
+    qemu_img("create", "-q", "-f", "qcow2", tmp_path / "base", "1M")
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", tmp_path / "top")
+    node: dict[str, Any] = {
+        "driver": "qcow2",
+        "node-name": "top",
+        "file": {"driver": "file", "filename": str(tmp_path / "top")},
+    }
+    luks = {"encrypt": {"format": "luks", "key-secret": "s"}}
+    tried = [
+        luks, {"encrypt": {"format": "aes"}}, {**luks, "lazy-refcounts": True}, {},
+        {"lazy-refcounts": True}, {"l2-cache-entry-size": 3}, {**luks, "backing": None},
+        {"cache-size": 1, "l2-cache-size": 2},
+    ]  # fmt: skip
+    file = {**node["file"], "locking": "off"}
+    assert peer.ask("blockdev-add", **{**node, "file": file}) == {}
+    theirs = [
+        peer.ask("blockdev-reopen", options=[{**node, "file": file, **more}]) for more in tried
+    ]
+    assert peer.ask("blockdev-del", **{"node-name": "top"}) == {}
+    with place.open({**node, "file": file}):
+        for more, expected in zip(tried, theirs, strict=True):
+            options = visit(BlockdevOptions, {**node, "file": file, **more})
+            with pytest.raises(BlockyardError) as caught:
+                place.ask(place.yard.graph.reopen, [options])
+            assert f"error:{caught.value}" == expected, more
 
 
 def some_options(rnd: random.Random) -> dict[str, Any]:

@@ -231,6 +231,7 @@ async def _prepare(graph: Graph, entry: _Entry, released: list[Node], tran: Tran
     _check_left_out(entry)
     has_backing = node.type.supports_backing and "backing" in node.children
     if has_backing and "backing" not in entry.wanted:
+        _let_driver_judge(entry)
         raise InvalidOption(f"backing is missing for '{node.name}'")
     changes = _child_changes(graph, entry)
     try:

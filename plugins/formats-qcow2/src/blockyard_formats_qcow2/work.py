@@ -101,8 +101,8 @@ class Qcow2Work(Driver):
         return {"driver": "host_device" if device else "file", "filename": name}
 
     def reopen_judge(self, options: Any) -> None:
-        """Refuse encryption that the image does not have."""
-        check_encryption(options.encrypt, self.found.header)
+        """Refuse encryption that the image does not have, and sizes that suit no cache."""
+        self.settle_options(options, self.image.present_header())
 
     def settle_options(self, options: Any, header: Header) -> Found:
         """What new options come to, for an image that is open.
