@@ -20,12 +20,13 @@ class Sample:
 
 
 def fio_words(case: Case, uri: str, seconds: float) -> list[str]:
-    """The client's command line."""
+    """The client's command line; the URI may be a file's path."""
+    nbd = ["--ioengine=nbd", f"--uri={uri}"]
+    file = ["--ioengine=libaio", "--direct=1", f"--filename={uri}"]
     return [
         "fio",
         "--name=bench",
-        "--ioengine=nbd",
-        f"--uri={uri}",
+        *(file if uri.startswith("/") else nbd),
         f"--rw={case.rw}",
         f"--bs={case.block}",
         f"--iodepth={case.depth}",

@@ -69,8 +69,12 @@ class Running:
     startup: float = 0.0
     process: "subprocess.Popen[bytes]" = field(init=False)
 
-    def __enter__(self) -> Self:
+    def prepare(self) -> None:
+        """See that ``path`` is what the server expects there."""
         self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        self.prepare()
         words = self.server.words(self.node, self.image, self.path)
         began = time.perf_counter()
         with self.log.open("wb") as log:

@@ -11,7 +11,6 @@ import select
 import socket
 import stat
 import subprocess
-from pathlib import Path
 
 import attrs
 
@@ -30,7 +29,7 @@ _MAX_READ = 1 << 20
 _HELPER_LIMIT = 20
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class Mount:
     """A file that is mounted."""
 
@@ -180,7 +179,8 @@ def _unmount_by_helper(path: str) -> bool:
 def _devices_at(path: str) -> list[str]:
     """The numbers of the file systems that are mounted there, the visible one last."""
     try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        with open("/proc/self/mountinfo", "rb") as table:
+            lines = table.read().splitlines()
     except OSError:
         return []
     fields = (line.split(b" ") for line in lines)
