@@ -45,9 +45,8 @@ class Theirs:
             "--blockdev", "raw,file=file,node-name=disk,discard=unmap",
         ]  # fmt: skip
         self.process = subprocess.Popen(words)
-        self.until(self.sock.exists)
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(str(self.sock))
+        self.until(self.connected)
         self.lines = self.socket.makefile("rw")
         self.lines.readline()
         self.execute("qmp_capabilities")
@@ -55,6 +54,13 @@ class Theirs:
         arguments |= {key.replace("_", "-"): value for key, value in options.items()}
         assert "return" in self.execute("block-export-add", **arguments)
         return self.path
+
+    def connected(self):
+        try:
+            self.socket.connect(str(self.sock))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
     def execute(self, command, **arguments):
         self.lines.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
