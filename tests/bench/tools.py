@@ -121,13 +121,17 @@ def run(tool: str, case: Case, names: dict[str, Path]) -> Sample:
 
 
 def measure(tools: Sequence[str], case: Case, names: dict[str, Path], rounds: int) -> list[float]:
-    """The tools' medians; the first round warms up and does not count."""
+    """The tools' medians; the first round warms up and does not count.
+
+    The order turns with each round: what one leaves in the page cache, the next one finds.
+    """
     taken: list[list[Sample]] = [[] for _ in tools]
     for number in range(rounds + 1):
-        for tool, times in zip(tools, taken, strict=True):
-            took = run(tool, case, names)
+        for index in range(len(tools)):
+            turn = (index + number) % len(tools)
+            took = run(tools[turn], case, names)
             if number:
-                times.append(took)
+                taken[turn].append(took)
     return [
         Sample(statistics.median(s.wall for s in times), statistics.median(s.cpu for s in times))
         for times in taken
