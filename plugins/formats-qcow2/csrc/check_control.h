@@ -34,7 +34,8 @@ void by_qcow2_talk_free(struct by_qcow2_talk *talk);
 /* Any thread; waits up to `milliseconds`.  The next bytes of the text, at
  * most `bytes`, lines as qemu-img writes them; 0: there were none in this
  * time; -1: the check has ended and everything was read.  The text that waits
- * to be read is bounded, and the check waits while nobody reads it. */
+ * to be read is bounded, and the check waits while nobody reads it.  What is
+ * told in all is bounded too, for images that are wrong all over. */
 int by_qcow2_talk_read(struct by_qcow2_talk *talk, char *out, int bytes,
                        int milliseconds);
 /* Any thread.  The check ends soon, with -ECANCELED. */

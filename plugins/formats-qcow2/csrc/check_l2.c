@@ -29,8 +29,8 @@ struct visit {
     } while (0)
 
 static int compressed(struct visit *visit, int index, uint64_t entry,
-                    uint64_t bitmap)
-                    {
+                      uint64_t bitmap)
+{
     const struct by_qcow2 *q = visit->check->q;
     uint64_t offset = entry & q->coffset_mask;
     uint64_t sectors = (entry >> q->csize_shift & q->csize_mask) + 1;

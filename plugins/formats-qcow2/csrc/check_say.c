@@ -8,7 +8,11 @@
 
 #include "check.h"
 
-enum { TEXT = 64 << 10 };
+enum {
+    TEXT = 64 << 10,
+    TOLD = 1 << 17              /* messages; nobody reads more, and tables that
+                                   overlap could make them billions */
+};
 
 struct by_qcow2_talk {
     pthread_mutex_t lock;
@@ -16,6 +20,7 @@ struct by_qcow2_talk {
     uint32_t from, bytes;       /* of text, a ring */
     bool ended, cancelled;
     uint64_t done, total;
+    uint32_t told;              /* the check's alone */
     char text[TEXT];
 };
 
@@ -141,13 +146,16 @@ static void put(struct by_qcow2_talk *talk, const char *line, uint32_t bytes)
 }
 
 void q2_tell(struct q2_check *check, const char *format, ...)
-             {
+{
     char line[4096];            /* names in it are cut before that */
     va_list arguments;
     int bytes;
 
-    if (!check->talk) {
+    if (!check->talk || check->talk->told > TOLD) {
         return;
+    }
+    if (check->talk->told++ == TOLD) {
+        format = "What else is wrong is counted, but not told.\n";
     }
     va_start(arguments, format);
     bytes = vsnprintf(line, sizeof(line), format, arguments);

@@ -245,7 +245,9 @@ static int with_table(struct by_qcow2 *q, uint32_t index, char *why,
     if (result == 0) {
         result = work(q, list, index, info, why);
         consistent = result;
-        if (result < 0 && q2_tree_flags(q) == 0) {
+        /* A corrupt image is not written to any more, and its tables may lead
+         * to each other without end. */
+        if (result < 0 && !q2_is_corrupt(q) && q2_tree_flags(q) == 0) {
             consistent = q2_sync(q); /* at worst something leaks */
         }
         end = q2_unsure_end(q, &unsure, consistent);
