@@ -216,19 +216,31 @@ static struct works take_round(struct by_loop *loop)
     return now;
 }
 
-/* Take the calls out that are of the same queue as the first one. */
-static struct works take_alike(struct works *list)
+/* Take out the calls of this queue; the list keeps the others. */
+static struct works take_queue(struct works *list, uint32_t queue)
 {
-    uint32_t queue = list->head->queue;
-    struct works alike = { NULL, NULL, 0 }, others = { NULL, NULL, 0 };
+    struct works taken = { NULL, NULL, 0 }, others = { NULL, NULL, 0 };
 
     while (list->count) {
         struct works one = by_works_cut(list, 1);
 
-        by_works_append(one.head->queue == queue ? &alike : &others, one);
+        by_works_append(one.head->queue == queue ? &taken : &others, one);
     }
     *list = others;
-    return alike;
+    return taken;
+}
+
+/* Are they all of this queue? */
+static bool is_queue(const struct works *list, uint32_t queue)
+{
+    const struct by_work *work = list->head;
+    uint32_t left = list->count;
+
+    while (left && work->queue == queue) {
+        work = work->next;
+        left--;
+    }
+    return !left;
 }
 
 static void hand_over_queue(struct by_loop *loop, struct works list)
@@ -266,9 +278,11 @@ void by_pool_flush(struct by_loop *loop)
     }
     loop->relief_due = loop->now + long_call;
     while (list.count) {
-        struct works alike = take_alike(&list);
+        uint32_t queue = list.head->queue;
+        struct works alike = is_queue(&list, queue)
+            ? by_works_cut(&list, list.count) : take_queue(&list, queue);
 
-        if (alike.head->queue) {
+        if (queue) {
             hand_over_queue(loop, alike);
         } else {
             hand_over(loop, alike);
@@ -299,32 +313,25 @@ struct relief {
     bool held;              /* something waits or is undelivered somewhere */
 };
 
-/* Under the worker's lock: cut out what need not wait for the call in hand. */
-static struct works cut_stuck(struct worker *worker)
-{
-    struct works all = worker->todo, stuck = { NULL, NULL, 0 };
-
-    worker->todo = (struct works){ NULL, NULL, 0 };
-    while (all.count) {
-        struct works one = by_works_cut(&all, 1);
-        bool waits = worker->queue && one.head->queue == worker->queue;
-
-        by_works_append(waits ? &worker->todo : &stuck, one);
-    }
-    return stuck;
-}
-
 /* Under the worker's lock: is there anything that others could do? */
 static bool holds(const struct worker *worker)
 {
-    const struct by_work *work = worker->todo.head;
-    uint32_t left = worker->todo.count;
+    return worker->done.count
+        || !is_queue(&worker->todo, worker->queue)
+        || (worker->todo.count && !worker->queue);
+}
 
-    while (left && worker->queue && work->queue == worker->queue) {
-        work = work->next;
-        left--;
+/* Under the worker's lock: cut out what need not wait for the call in hand. */
+static struct works cut_stuck(struct worker *worker)
+{
+    struct works waits = { NULL, NULL, 0 }, stuck;
+
+    if (worker->queue) {
+        waits = take_queue(&worker->todo, worker->queue);
     }
-    return left || worker->done.count;
+    stuck = worker->todo;
+    worker->todo = waits;
+    return stuck;
 }
 
 static void inspect(struct worker *worker, uint64_t now,
